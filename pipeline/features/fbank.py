@@ -115,7 +115,8 @@ def _log_mel(frames_NS: Tensor, num_mel_bins: int) -> Tensor:
     emphasised_NS[:, 0] = frames_NS[:, 0] * (1.0 - PREEMPHASIS)
     emphasised_NS.mul_(window_S)
     spectrum_NJ = torch.view_as_real(torch.fft.rfft(windowed_NS)).flatten(1)  # real and imaginary parts interleaved
-    energies_NF = spectrum_NJ.square_() @ mel_JF
+    power_GRJ = spectrum_NJ.square_().view(-1, ROW_BLOCK, FFT_LENGTH + 2)
+    energies_NF = torch.bmm(power_GRJ, mel_JF.expand(power_GRJ.shape[0], -1, -1)).flatten(0, 1)
     return energies_NF[:count].clamp_min_(FLOOR).log_().view(*shape, num_mel_bins)
 
 

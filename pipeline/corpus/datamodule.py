@@ -1,0 +1,165 @@
+"""Batches of equal length in seconds: lhotse's bucketing sampler over cuts in memory, and the Lightning module.
+
+`batches()` gives a `DataLoader` of `Batch`; its sampler's `set_epoch` (which Lightning calls) fixes the order, so that
+a resumed epoch equals an uninterrupted one. Cost: about 0.05 ms a cut.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from lhotse import CutSet
+from lhotse.cut import MonoCut
+from lhotse.dataset import DynamicBucketingSampler
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.corpus.batch import Batch
+from pipeline.corpus.shards import load_cuts, load_feature_matrix
+from pipeline.corpus.tokenizer import Tokenizer
+from pipeline.errors import UserError
+from pipeline.features.fbank import FLOOR
+
+SUBSAMPLING = 8  # feature frames per encoder frame
+SILENCE = math.log(FLOOR)
+
+Targets = Callable[[list[str], int, int, int], object]  # (ids, B, T, U) -> TeacherTargets
+Labels = Mapping[str, Sequence[int]]  # utterance id -> tokens
+
+
+def batches(
+    cuts: CutSet | Sequence[MonoCut],
+    tokenizer: Tokenizer,
+    batch_seconds: float,
+    *,
+    seed: int = 0,
+    shuffle: bool = False,
+    num_buckets: int = 10,
+    num_workers: int = 0,
+    labels: Labels | None = None,
+    targets: Targets | None = None,
+) -> DataLoader:
+    """A loader of `Batch` in which the longest utterance times their number stays under `batch_seconds`.
+
+    `labels` replaces transcripts (pseudo-labels); `targets` adds what a teacher stored about the utterances.
+    An utterance longer than `batch_seconds` makes a batch of its own.
+    """
+    cuts = list(cuts)
+    if not cuts:
+        raise UserError("there are no utterances to make batches of; look at rejected.jsonl of data/prepare")
+    sampler = DynamicBucketingSampler(
+        cuts,
+        max_duration=batch_seconds,
+        num_buckets=min(num_buckets, len(cuts)),
+        shuffle=shuffle,
+        seed=seed,
+        sync_buckets=True,  # lhotse 1.33 loses the last partial batches of an epoch without it
+        buffer_size=max(20_000, len(cuts)) if len(cuts) < 100_000 else 50_000,
+        world_size=1,
+        rank=0,
+    )
+    dataset = BatchDataset(tokenizer, labels, targets)
+    return DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=num_workers)
+
+
+class BatchDataset(Dataset):
+    """Indexed by lists of cuts, as lhotse's samplers give them."""
+
+    def __init__(self, tokenizer: Tokenizer, labels: Labels | None = None, targets: Targets | None = None):
+        self.tokenizer, self.labels, self.targets = tokenizer, labels, targets
+        self._tokens: dict[str, Sequence[int]] = {}
+
+    def __getitem__(self, cuts: CutSet) -> Batch:
+        return collate(list(cuts), self.tokens, self.targets)
+
+    def tokens(self, cut: MonoCut) -> Sequence[int]:
+        """The label tokens of a cut: `labels` before the transcript, none where there is neither."""
+        if cut.id not in self._tokens:
+            text = cut.supervisions[0].text
+            given = self.labels.get(cut.id) if self.labels is not None else None
+            self._tokens[cut.id] = given if given is not None else self.tokenizer.encode(text or "")
+        return self._tokens[cut.id]
+
+
+def collate(cuts: list[MonoCut], tokens: Callable[[MonoCut], Sequence[int]], targets: Targets | None = None) -> Batch:
+    features = [load_feature_matrix(cut) for cut in cuts]
+    labels = [tokens(cut) for cut in cuts]
+    feature_lengths_B = torch.tensor([len(matrix) for matrix in features])
+    token_lengths_B = torch.tensor([len(ids) for ids in labels])
+    num_frames, num_labels = int(feature_lengths_B.max()), int(token_lengths_B.max())
+    features_BNF = np.full((len(cuts), num_frames, features[0].shape[1]), SILENCE, np.float16)
+    tokens_BU = np.zeros((len(cuts), num_labels), np.int64)
+    for row, (matrix, ids) in enumerate(zip(features, labels, strict=True)):
+        features_BNF[row, : len(matrix)] = matrix
+        tokens_BU[row, : len(ids)] = ids
+    ids = [cut.id for cut in cuts]
+    return Batch(
+        features_BNF=torch.from_numpy(features_BNF).float(),
+        feature_lengths_B=feature_lengths_B,
+        tokens_BU=torch.from_numpy(tokens_BU),
+        token_lengths_B=token_lengths_B,
+        utterances=cuts,
+        targets=targets(ids, len(cuts), num_frames // SUBSAMPLING, num_labels + 1) if targets else None,
+    )
+
+
+def trainable(cuts: CutSet | Sequence[MonoCut], tokens: Callable[[MonoCut], Sequence[int]]) -> list[MonoCut]:
+    """The cuts whose labels fit: at least one encoder frame per label (one symbol per frame), and one frame at all."""
+    return [cut for cut in cuts if max(1, len(tokens(cut))) <= cut.features.num_frames // SUBSAMPLING]
+
+
+class SpeechDataModule(pl.LightningDataModule):
+    """The splits of a `data/prepare` folder; train can be any cuts (labelled, or pseudo-labelled through `labels`).
+
+    `num_unlabelled` counts training utterances with neither transcript nor label, `num_dropped` those with more tokens
+    than encoder frames; both are left out of training. dev and test keep all of theirs.
+    """
+
+    def __init__(
+        self,
+        prepare_dir: str | Path,
+        *,
+        batch_seconds: float,
+        seed: int = 0,
+        train_splits: Sequence[str] = ("train",),
+        num_workers: int = 0,
+        labels: Labels | None = None,
+        targets: Targets | None = None,
+    ):
+        super().__init__()
+        self.prepare_dir = Path(prepare_dir)
+        self.batch_seconds, self.seed, self.num_workers = batch_seconds, seed, num_workers
+        self.labels, self.targets = labels, targets
+        self.tokenizer = Tokenizer.from_model(self.prepare_dir / "tokenizer.model")
+        every_cut = [cut for split in train_splits for cut in load_cuts(self.prepare_dir / split)]
+        labelled = [cut for cut in every_cut if cut.supervisions[0].text is not None or cut.id in (labels or {})]
+        self.train_cuts = trainable(labelled, BatchDataset(self.tokenizer, labels).tokens)
+        self.num_unlabelled = len(every_cut) - len(labelled)
+        self.num_dropped = len(labelled) - len(self.train_cuts)
+        self._train_loader: DataLoader | None = None
+
+    def train_dataloader(self) -> DataLoader:
+        if self._train_loader is None:
+            options = {"num_workers": self.num_workers, "labels": self.labels, "targets": self.targets}
+            self._train_loader = batches(
+                self.train_cuts, self.tokenizer, self.batch_seconds, seed=self.seed, shuffle=True, **options
+            )
+        return self._train_loader
+
+    def val_dataloader(self) -> DataLoader:
+        return self.evaluation_loader("dev")
+
+    def evaluation_loader(self, split: str) -> DataLoader:
+        """Every utterance of a split, in a fixed order."""
+        return batches(load_cuts(self.prepare_dir / split), self.tokenizer, self.batch_seconds)
+
+    def count_batches(self, num_epochs: int) -> int:
+        """Optimiser steps of `num_epochs` epochs, which a learning-rate schedule needs to know beforehand."""
+        sampler = batches(self.train_cuts, self.tokenizer, self.batch_seconds, seed=self.seed, shuffle=True).sampler
+        total = 0
+        for epoch in range(num_epochs):
+            sampler.set_epoch(epoch)
+            total += sum(1 for _ in sampler)
+        return total
