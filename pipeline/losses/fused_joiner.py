@@ -1,0 +1,82 @@
+"""Joiner tanh(e + p) W^T + b and its log-softmax at blank and next label, forward and backward by hand.
+
+Only the nodes named by a mask are computed, packed into M rows: in a usual batch less than half of the T x
+U rectangles lies on a path. Rows are worked through a few utterances at a time, so that the buffers stay in
+the caches of a CPU. The hidden layer and the log-probabilities (M x (D + V)) are kept for the backward
+pass: computing them again was measured slower and saves little once padding is gone (bench/losses.py).
+"""
+
+import torch
+from torch.autograd.function import once_differentiable
+
+BLANK_ID = 0  # the logits column that `grad_logits[:, :1]` means
+CHUNK_NODES = 4096  # rows of one matrix product in the forward pass
+CHUNK_UTTERANCES = {"cpu": 8}  # per backward chunk, whose widest buffer is (utterances, T, U, D)
+CHUNK_UTTERANCES_OTHERWISE = 64
+
+
+class FusedJoiner(torch.autograd.Function):
+    """(encoded_BTD, predicted_BUD, weight_VD, bias_V, next_labels_BU, nodes_BTU) -> (log_blank_BTU,
+    log_label_BTU).
+    """
+
+    @staticmethod
+    def forward(ctx, encoded_BTD, predicted_BUD, weight_VD, bias_V, next_labels_BU, nodes_BTU):
+        inputs = (encoded_BTD, predicted_BUD, weight_VD, bias_V)
+        ctx.dtypes = [x.dtype for x in inputs]
+        dtype = torch.promote_types(encoded_BTD.dtype, torch.float32)
+        encoded_BTD, predicted_BUD, weight_VD, bias_V = (x.to(dtype) for x in inputs)
+        B, T, U = nodes_BTU.shape
+        D = encoded_BTD.shape[2]
+        node_M = nodes_BTU.reshape(-1).nonzero().squeeze(1)
+        frame_M = node_M.div(U, rounding_mode="floor")
+        prefix_M = frame_M.div(T, rounding_mode="floor") * U + node_M % U
+        label_M1 = next_labels_BU.reshape(-1).index_select(0, prefix_M)[:, None]
+        hidden_MD = encoded_BTD.new_empty(len(node_M), D)
+        log_probs_MV = encoded_BTD.new_empty(len(node_M), len(weight_VD))
+        with torch.autocast(encoded_BTD.device.type, enabled=False):
+            for start in range(0, len(node_M), CHUNK_NODES):
+                rows = slice(start, start + CHUNK_NODES)
+                hidden = hidden_MD[rows]
+                torch.index_select(encoded_BTD.reshape(-1, D), 0, frame_M[rows], out=hidden)
+                hidden += predicted_BUD.reshape(-1, D).index_select(0, prefix_M[rows])
+                hidden.tanh_()
+                torch.log_softmax(torch.addmm(bias_V, hidden, weight_VD.t()), -1, out=log_probs_MV[rows])
+        out = encoded_BTD.new_zeros(2, B * T * U)
+        out[0, node_M] = log_probs_MV[:, BLANK_ID]
+        out[1, node_M] = log_probs_MV.gather(1, label_M1).squeeze(1)
+        ctx.save_for_backward(hidden_MD, log_probs_MV, weight_VD, nodes_BTU, node_M, label_M1)
+        return out[0].view(B, T, U), out[1].view(B, T, U)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_blank_BTU, grad_label_BTU):
+        hidden_MD, log_probs_MV, weight_VD, nodes_BTU, node_M, label_M1 = ctx.saved_tensors
+        B, T, U = nodes_BTU.shape
+        D = hidden_MD.shape[1]
+        blank_M1 = grad_blank_BTU.reshape(-1, 1).index_select(0, node_M)
+        grad_label_M1 = grad_label_BTU.reshape(-1, 1).index_select(0, node_M)
+        sum_M1 = blank_M1 + grad_label_M1
+        encoded_BTD, predicted_BUD = hidden_MD.new_empty(B, T, D), hidden_MD.new_empty(B, U, D)
+        grad_weight_VD, grad_bias_V = torch.zeros_like(weight_VD), weight_VD.new_zeros(len(weight_VD))
+        ends = [0, *nodes_BTU.reshape(B, -1).sum(1).cumsum(0).tolist()]
+        size = min(B, CHUNK_UTTERANCES.get(hidden_MD.device.type, CHUNK_UTTERANCES_OTHERWISE))
+        rectangles = hidden_MD.new_empty(size * T * U, D)
+        with torch.autocast(hidden_MD.device.type, enabled=False):
+            for first in range(0, B, size):
+                last = min(first + size, B)
+                rows = slice(ends[first], ends[last])
+                # d log p(k) / d logit(v) = [k = v] - p(v), for k = blank and k = next label
+                grad_logits = log_probs_MV[rows].exp().mul_(-sum_M1[rows])
+                grad_logits[:, :1] += blank_M1[rows]
+                grad_logits.scatter_add_(1, label_M1[rows], grad_label_M1[rows])
+                grad_weight_VD.addmm_(grad_logits.t(), hidden_MD[rows])
+                grad_bias_V += grad_logits.sum(0)
+                grad_sum = torch.ops.aten.tanh_backward(grad_logits @ weight_VD, hidden_MD[rows])
+                rectangle = rectangles[: (last - first) * T * U].zero_()
+                rectangle.index_copy_(0, node_M[rows] - first * T * U, grad_sum)
+                rectangle = rectangle.view(last - first, T, U, D)
+                torch.sum(rectangle, 2, out=encoded_BTD[first:last])
+                torch.sum(rectangle, 1, out=predicted_BUD[first:last])
+        grads = (encoded_BTD, predicted_BUD, grad_weight_VD, grad_bias_V)
+        return *(grad.to(dtype) for grad, dtype in zip(grads, ctx.dtypes, strict=True)), None, None
