@@ -44,7 +44,7 @@ def lattice_kl(
     dtype = torch.promote_types(log_blank_BTU.dtype, torch.float32)
 
     def classes(log_blank: Tensor, log_label: Tensor) -> Tensor:
-        # Away from the path any distribution will do; replacing it before exp keeps garbage out of the gradients.
+        # Off the paths any distribution will do; put in before exp, it keeps garbage out of the gradients.
         log_blank = torch.where(nodes_BTU, log_blank.to(dtype), -math.log(3))
         log_label = torch.where(nodes_BTU, log_label.to(dtype), -math.log(3))
         label = torch.where(labels_BTU, log_label.exp(), 0.0)

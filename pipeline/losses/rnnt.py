@@ -77,7 +77,8 @@ def _arcs(
     inside_TB1 = t_T11 < frame_lengths_B[:, None]
     end_BU = torch.full((len(labels_B1), num_nodes), -math.inf, dtype=dtype, device=u_U.device)
     end_BU.masked_fill_(u_U == labels_B1, 0.0)
-    blank_TBU = torch.where(inside_TB1, log_blank_BTU.transpose(0, 1).to(dtype), end_BU)
+    on_node_TBU = inside_TB1 & (u_U <= labels_B1)
+    blank_TBU = torch.where(on_node_TBU, log_blank_BTU.transpose(0, 1).to(dtype), end_BU)
     label_TBU = log_label_BTU.transpose(0, 1).to(dtype)
     return blank_TBU, label_TBU.masked_fill(~(inside_TB1 & (u_U < labels_B1)), -math.inf), end_BU
 
