@@ -1,0 +1,184 @@
+"""Sparsity and quantisation as a function from a model's parameters to the weights that it should compute with.
+
+The model keeps its dense float32 parameters and is called through
+`torch.func.functional_call(model, compressor.weights(model), …)`; nothing is patched into its modules
+(pytorch #65688: a parametrised `nn.LSTM` may silently go on using its old weights). The compressor walks parameters by
+dimension and knows no model: matrices are masked, then quantised by row; vectors are quantised with one step each.
+
+    prepare:  compressor = Compressor(model, CompressorConfig(levels=15, sparsity=None))
+    train:    compressor.set_progress(step / steps); functional_call(model, compressor.weights(model), inputs)
+    convert:  tensors = compressor.convert(model)      # every matrix == its `<name>.scale` x integers, exactly
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.compression import quantizers, sparsifier
+from pipeline.errors import UserError
+
+
+@dataclass(frozen=True)
+class CompressorConfig:
+    """`levels` None: weights stay float. `sparsity` None: the zeros of the input stay zero; 0.0: no mask at all."""
+
+    quantizer: str = "lsq"  # lsq | min_max | mse | absolute_cosine
+    levels: int | None = 15
+    vector_levels: int = 255  # biases and norms, once the matrices are quantised
+    sparsity: float | None = None
+    mask: str = "magnitude"  # magnitude | random
+    schedule: str = "cubic"  # cubic | one_shot
+    ramp_end: float = 0.6  # fraction of the training after which masks are frozen
+    mask_updates: int = 100  # how often masks are drawn anew during the ramp
+    group_rows: int = 1  # rows that share one quota of zeros
+    exclude: tuple[str, ...] = ()  # prefixes of parameters that are not compressed (training-only heads)
+
+    def __post_init__(self):
+        for key, offered in (
+            ("quantizer", quantizers.FIRST_STEPS),
+            ("mask", sparsifier.MASKS),
+            ("schedule", sparsifier.SCHEDULES),
+        ):
+            if getattr(self, key) not in offered:
+                raise UserError(f"{key}: no {key} is called {getattr(self, key)!r}; choose one of {sorted(offered)}")
+        if self.sparsity is not None and not 0.0 <= self.sparsity < 1.0:
+            raise UserError(f"sparsity: {self.sparsity} is not a share of zeros; it must be at least 0 and below 1")
+        if not 0.0 < self.ramp_end <= 1.0 or self.mask_updates < 1 or self.group_rows < 1:
+            raise UserError("ramp_end must lie in (0, 1]; mask_updates and group_rows must be at least 1")
+        for levels in (self.levels, self.vector_levels):
+            if levels is not None:
+                quantizers.max_level(levels)
+
+
+class Compressor(nn.Module):
+    """Masks (buffers) and steps (parameters, log2) of every matrix of a model; all of its state is in `state_dict`."""
+
+    def __init__(self, model: nn.Module, config: CompressorConfig, scales: Mapping[str, Tensor] | None = None):
+        """`scales`: {matrix name: (R,)} of a model that was quantised before; it keeps its levels and steps."""
+        super().__init__()
+        self.config = config
+        named = {n: p for n, p in model.named_parameters() if not n.startswith(config.exclude or ("\0",))}
+        self.matrices = [name for name, p in named.items() if p.ndim == 2]
+        self.vectors = [name for name, p in named.items() if p.ndim == 1]
+        self.levels = config.levels
+        if scales and self.levels is None:
+            self.levels = _levels_of(named, scales)
+        self.masks = nn.Module()
+        self.log2_steps = nn.ParameterList()
+        for position, name in enumerate(self.matrices):
+            weight_RC = named[name].detach()
+            keep_RC = weight_RC != 0 if config.sparsity is None else torch.ones_like(weight_RC, dtype=torch.bool)
+            self.masks.register_buffer(str(position), keep_RC)
+            if self.levels is not None:
+                step_R = (scales or {}).get(name)
+                if step_R is None:
+                    step_R = quantizers.FIRST_STEPS[config.quantizer](weight_RC, quantizers.max_level(self.levels))
+                log2_R = quantizers.nearest_index(step_R.to(weight_RC)) / quantizers.STEPS_PER_OCTAVE
+                self.log2_steps.append(nn.Parameter(log2_R, requires_grad=config.quantizer == "lsq"))
+        self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("masks_drawn", torch.full((), -1, dtype=torch.int64))
+
+    def set_progress(self, fraction: float) -> None:
+        """Fraction of the training that is done, 0…1; masks follow at the next call of `weights`."""
+        self.progress.fill_(min(1.0, max(0.0, fraction)))
+
+    @property
+    def ramp_over(self) -> bool:
+        """Masks are final: hidden weights get no gradient any more."""
+        return self.config.sparsity is None or float(self.progress) >= self.config.ramp_end
+
+    @property
+    def target_sparsity(self) -> float:
+        """Share of zeros that the schedule asks of every row now."""
+        schedule = sparsifier.SCHEDULES[self.config.schedule]
+        return schedule(self._draw() / self.config.mask_updates, self.config.sparsity or 0.0)
+
+    def weights(self, model: nn.Module) -> dict[str, Tensor]:
+        """{name: effective weights} of every matrix and, once quantised, every vector; differentiable."""
+        named = dict(model.named_parameters())
+        self._draw_masks(named)
+        effective = {name: self._masked(position, named[name]) for position, name in enumerate(self.matrices)}
+        if self.levels is None or (self.training and self.config.quantizer == "absolute_cosine"):
+            return effective
+        top = quantizers.max_level(self.levels)
+        for position, name in enumerate(self.matrices):
+            log2_step_R = self._log2_step(position, effective[name])
+            effective[name] = quantizers.fake_quantize(effective[name], log2_step_R, top)
+        for name in self.vectors:
+            row_1N = named[name][None]
+            step_1 = quantizers.min_max_step(row_1N.detach(), quantizers.max_level(self.config.vector_levels))
+            top_vector = quantizers.max_level(self.config.vector_levels)
+            effective[name] = quantizers.fake_quantize(row_1N, step_1.log2(), top_vector)[0]
+        return effective
+
+    def weights_and_steps(self, model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+        """{matrix name: (masked weights (R, C), steps (R,) off the grid)}: what a regulariser (rate, ACosR) looks at."""
+        named = dict(model.named_parameters())
+        pairs = {}
+        for position, name in enumerate(self.matrices if self.levels is not None else ()):
+            weight_RC = self._masked(position, named[name])
+            pairs[name] = weight_RC, self._log2_step(position, weight_RC).exp2()
+        return pairs
+
+    @torch.no_grad()
+    def convert(self, model: nn.Module) -> dict[str, Tensor]:
+        """The model's final tensors (parameters and buffers, on the CPU), those of `weights` in evaluation mode.
+
+        A quantised tensor has its `<name>.scale` beside it, (R,) for a matrix and (1,) for a vector, and equals
+        scale x integer exactly; what has no scale then is rounded to float16. Without levels: masked float32.
+        """
+        was_training = self.training
+        self.eval()
+        effective = self.weights(model)
+        self.train(was_training)
+        tensors = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+        tensors |= {name: value.detach().cpu() + 0.0 for name, value in effective.items()}
+        if self.levels is None:
+            return tensors
+        for position, name in enumerate(self.matrices):
+            index_R = (self._log2_step(position, effective[name]) * quantizers.STEPS_PER_OCTAVE).round().long()
+            tensors[f"{name}.scale"] = quantizers.step_of_index(index_R).cpu()
+        named = dict(model.named_parameters())
+        for name in self.vectors:
+            top_vector = quantizers.max_level(self.config.vector_levels)
+            tensors[f"{name}.scale"] = quantizers.min_max_step(named[name].detach()[None], top_vector).cpu()
+        for name, value in tensors.items():
+            if value.is_floating_point() and name not in effective and not name.endswith(".scale"):
+                tensors[name] = value.half().float()
+        return tensors
+
+    def _draw(self) -> int:
+        ramp = float(self.progress) / self.config.ramp_end
+        return min(self.config.mask_updates, int(ramp * self.config.mask_updates + 1e-9))
+
+    def _draw_masks(self, named: Mapping[str, Tensor]) -> None:
+        if not self.config.sparsity or self._draw() == int(self.masks_drawn):
+            return
+        draw_mask = sparsifier.MASKS[self.config.mask]
+        for position, name in enumerate(self.matrices):
+            mask_RC = draw_mask(named[name], self.target_sparsity, self.config.group_rows)
+            self.masks.get_buffer(str(position)).copy_(mask_RC)
+        self.masks_drawn.fill_(self._draw())
+
+    def _masked(self, position: int, weight_RC: Tensor) -> Tensor:
+        if self.config.sparsity == 0.0:
+            return weight_RC
+        return sparsifier.apply_mask(weight_RC, self.masks.get_buffer(str(position)), not self.ramp_over)
+
+    def _log2_step(self, position: int, weight_RC: Tensor) -> Tensor:
+        if self.config.quantizer == "min_max":
+            step_R = quantizers.min_max_step(weight_RC.detach(), quantizers.max_level(self.levels))
+            return step_R.log2()
+        return self.log2_steps[position]
+
+
+def _levels_of(named: Mapping[str, Tensor], scales: Mapping[str, Tensor]) -> int:
+    """The smallest level count that holds every integer of an already quantised model."""
+    top = max(
+        int((named[name].detach() / step_R[:, None].to(named[name])).abs().max().round())
+        for name, step_R in scales.items()
+        if name in named and named[name].ndim == 2
+    )
+    return 2 * max(1, top) + 1
