@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pipeline.errors import UserError
+from pipeline.files import read_yaml
 
 if TYPE_CHECKING:
     from pipeline.corpus.prepare import DataConfig, PrepareConfig
@@ -168,22 +169,6 @@ def load_all(path: str | Path = "params.yaml") -> dict[str, Any]:
     _check_names(loaded["prepare"].data.hours, SPLITS, (), name, "data.hours")
     _check_order({stage: loaded[stage].after for stage in ("sparsify", "qat", "pack")}, name)
     return loaded
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML 1.2 mapping, read as DVC reads it (so 3e-3 is a number). Raises UserError."""
-    from ruamel.yaml import YAML, YAMLError
-
-    try:
-        content = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); run from the project's folder.") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        first_line = " ".join(str(error).split())
-        raise UserError(f"{path}: is not valid YAML: {first_line}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: must hold sections of keys, found {type(content).__name__}.")
-    return content
 
 
 def build(cls: type[T], mapping: Any, where: str, file: str = "params.yaml", given: Mapping | None = None) -> T:

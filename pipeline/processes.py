@@ -1,0 +1,59 @@
+"""A process that ends with the one that started it, so that a killed run leaves nothing behind."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+
+PR_SET_PDEATHSIG = 1
+POLL_S = 0.5
+
+
+def die_with_parent() -> None:
+    """Kill this process as soon as its parent is gone. For worker initialisers: `Pool(initializer=die_with_parent)`."""
+    parent = os.getppid()
+    _ask_the_kernel()
+    threading.Thread(target=_watch, args=(lambda: os.getppid() == parent,), daemon=True).start()
+
+
+def die_with_driver() -> None:
+    """Kill this process when the `dvc repro` above it is gone, even if a shell stands between them.
+
+    Does nothing outside DVC (it sets DVC_STAGE for its commands), so that a stage started by hand under `nohup` lives.
+    """
+    if "DVC_STAGE" not in os.environ:
+        return
+    import psutil
+
+    parent = os.getppid()
+    driver = _first_that_is_no_shell(psutil.Process().parents())
+    _ask_the_kernel()
+
+    def alive() -> bool:
+        if os.getppid() != parent:
+            return False
+        try:
+            return driver is None or (driver.is_running() and driver.status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
+
+    threading.Thread(target=_watch, args=(alive,), daemon=True).start()
+
+
+def _first_that_is_no_shell(ancestors: list):  # type: ignore[no-untyped-def]
+    shells = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
+    return next((process for process in ancestors if process.name().lstrip("-") not in shells), None)
+
+
+def _ask_the_kernel() -> None:
+    """Linux: SIGKILL from the kernel the moment the parent dies. Elsewhere the watching thread does it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _watch(alive) -> None:  # type: ignore[no-untyped-def]
+    while alive():
+        time.sleep(POLL_S)
+    os.kill(os.getpid(), signal.SIGKILL)

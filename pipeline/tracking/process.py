@@ -1,0 +1,60 @@
+"""How a stage's process ends: a sentence and 2 for what a user can mend, no orphan when `dvc repro` is killed."""
+
+import errno
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+
+from pipeline.errors import UserError
+from pipeline.processes import die_with_driver
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_ROOM_WORDS = ("no space left", "disk is full", "quota exceeded", "file too large")
+WRITE_FAILED_WORDS = ("failed writing file", "file write failed", "disk i/o error")
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Run a stage's `main`; exit 2 with one sentence on bad input or a full disk, 130 when interrupted."""
+    die_with_driver()
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        main()
+    except UserError as error:
+        _end(str(error), 2)
+    except KeyboardInterrupt:
+        _end("Interrupted; the next `dvc repro` goes on from the last checkpoint.", 130)
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        file = next((each.filename for each in _chain(error) if getattr(each, "filename", None)), "the project's folder")
+        _end(f"{file}: the disk is full; free some space and start again, the stage goes on from its checkpoint.", 2)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether `error`, or what caused it, is a write that found no room. torch and SQLite say so only in words."""
+    for each in _chain(error):
+        words = str(each).lower()
+        if isinstance(each, OSError) and each.errno in NO_ROOM:
+            return True
+        if any(word in words for word in NO_ROOM_WORDS):
+            return True
+        if any(word in words for word in WRITE_FAILED_WORDS) and shutil.disk_usage(".").free < 1 << 20:
+            return True
+    return False
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _terminated(signum: int, frame: object) -> None:
+    raise SystemExit(128 + signum)
+
+
+def _end(sentence: str, status: int) -> None:
+    sys.stdout.flush()
+    print(sentence, file=sys.stderr, flush=True)
+    raise SystemExit(status)
