@@ -76,7 +76,7 @@ def _indices(table_BU: Tensor) -> list[tuple[int, int]]:
 
 
 def looped_lattice_kl(student: tuple, teacher: tuple, T: int, labels: int, floor: float = 1e-6) -> float:
-    """student, teacher: (log_blank_TU, log_label_TU) of one utterance; mean over the nodes that lie on a path."""
+    """student, teacher: (log_blank_TU, log_label_TU) of one utterance; mean over the nodes on paths."""
     total, nodes = 0.0, set()
     for path in one_per_frame_paths(T, labels):
         nodes |= {(t, sum(path[:t])) for t in range(T)}

@@ -256,6 +256,21 @@ def test_fused_joiner_computes_in_float32_under_autocast():
     assert halved[0].dtype == torch.float32
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_joiner_loss_and_alignment_agree_on_a_gpu():
+    results = []
+    for device in ("cpu", "cuda"):
+        weights, tokens = joiner_inputs()
+        weights = [w.detach().to(device).requires_grad_() for w in weights]
+        lengths = FRAMES.to(device), LABELS.to(device)
+        packed = fused_joiner(*weights, tokens.to(device), *lengths)
+        grads = torch.autograd.grad(transducer_loss(*packed, *lengths, fastemit=0.1).sum(), weights)
+        divergence = lattice_kl(*packed, *(x / 2 for x in packed), *lengths)
+        results.append([x.cpu() for x in (*grads, best_alignment(*packed, *lengths), divergence)])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 # ---- distillation ------------------------------------------------------------------------------------------
 
 
