@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """`features_BNF` float32, padded with digital silence; `tokens_BU` int64, padded with 0; lengths int64."""
+    """`features_BNF` float32, padded with digital silence; `tokens_BU` int64, padded with 0; lengths
+    int64.
+    """
 
     features_BNF: Tensor
     feature_lengths_B: Tensor

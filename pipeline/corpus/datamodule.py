@@ -1,7 +1,8 @@
-"""Batches of equal length in seconds: lhotse's bucketing sampler over cuts in memory, and the Lightning module.
+"""Batches of equal length in seconds: lhotse's bucketing sampler over cuts in memory, and the Lightning
+module.
 
-`batches()` gives a `DataLoader` of `Batch`; its sampler's `set_epoch` (which Lightning calls) fixes the order, so that
-a resumed epoch equals an uninterrupted one. Cost: about 0.05 ms a cut.
+`batches()` gives a `DataLoader` of `Batch`; its sampler's `set_epoch` (which Lightning calls) fixes the
+order, so that a resumed epoch equals an uninterrupted one. Cost: about 0.05 ms a cut.
 """
 
 import math
@@ -83,7 +84,9 @@ class BatchDataset(Dataset):
         return self._tokens[cut.id]
 
 
-def collate(cuts: list[MonoCut], tokens: Callable[[MonoCut], Sequence[int]], targets: Targets | None = None) -> Batch:
+def collate(
+    cuts: list[MonoCut], tokens: Callable[[MonoCut], Sequence[int]], targets: Targets | None = None
+) -> Batch:
     features = [load_feature_matrix(cut) for cut in cuts]
     labels = [tokens(cut) for cut in cuts]
     feature_lengths_B = torch.tensor([len(matrix) for matrix in features])
@@ -106,15 +109,18 @@ def collate(cuts: list[MonoCut], tokens: Callable[[MonoCut], Sequence[int]], tar
 
 
 def trainable(cuts: CutSet | Sequence[MonoCut], tokens: Callable[[MonoCut], Sequence[int]]) -> list[MonoCut]:
-    """The cuts whose labels fit: at least one encoder frame per label (one symbol per frame), and one frame at all."""
+    """The cuts whose labels fit: at least one encoder frame per label (one symbol per frame), and one frame
+    at all.
+    """
     return [cut for cut in cuts if max(1, len(tokens(cut))) <= cut.features.num_frames // SUBSAMPLING]
 
 
 class SpeechDataModule(pl.LightningDataModule):
-    """The splits of a `data/prepare` folder; train can be any cuts (labelled, or pseudo-labelled through `labels`).
+    """The splits of a `data/prepare` folder; train can be any cuts (labelled, or pseudo-labelled through
+    `labels`).
 
-    `num_unlabelled` counts training utterances with neither transcript nor label, `num_dropped` those with more tokens
-    than encoder frames; both are left out of training. dev and test keep all of theirs.
+    `num_unlabelled` counts training utterances with neither transcript nor label, `num_dropped` those with
+    more tokens than encoder frames; both are left out of training. dev and test keep all of theirs.
     """
 
     def __init__(
@@ -134,7 +140,9 @@ class SpeechDataModule(pl.LightningDataModule):
         self.labels, self.targets = labels, targets
         self.tokenizer = Tokenizer.from_model(self.prepare_dir / "tokenizer.model")
         every_cut = [cut for split in train_splits for cut in load_cuts(self.prepare_dir / split)]
-        labelled = [cut for cut in every_cut if cut.supervisions[0].text is not None or cut.id in (labels or {})]
+        labelled = [
+            cut for cut in every_cut if cut.supervisions[0].text is not None or cut.id in (labels or {})
+        ]
         self.train_cuts = trainable(labelled, BatchDataset(self.tokenizer, labels).tokens)
         self.num_unlabelled = len(every_cut) - len(labelled)
         self.num_dropped = len(labelled) - len(self.train_cuts)
@@ -157,7 +165,9 @@ class SpeechDataModule(pl.LightningDataModule):
 
     def count_batches(self, num_epochs: int) -> int:
         """Optimiser steps of `num_epochs` epochs, which a learning-rate schedule needs to know beforehand."""
-        sampler = batches(self.train_cuts, self.tokenizer, self.batch_seconds, seed=self.seed, shuffle=True).sampler
+        sampler = batches(
+            self.train_cuts, self.tokenizer, self.batch_seconds, seed=self.seed, shuffle=True
+        ).sampler
         total = 0
         for epoch in range(num_epochs):
             sampler.set_epoch(epoch)

@@ -1,4 +1,5 @@
-"""Lhotse Shar folders: utterances rendered to features in worker processes, written in order, read back into memory.
+"""Lhotse Shar folders: utterances rendered to features in worker processes, written in order, read back into
+memory.
 
 A split is a folder of `cuts.NNNNNN.jsonl.gz`, `features.NNNNNN.tar` (float16) and, where audio is kept,
 `recording.NNNNNN.tar` (FLAC). Same utterances, same bytes: the archives carry no time stamps.
@@ -31,6 +32,7 @@ from tqdm import tqdm
 
 from pipeline.errors import UserError
 from pipeline.features.fbank import FRAME_SHIFT, SAMPLE_RATE_HZ, FbankConfig, fbank
+from pipeline.processes import die_with_parent
 
 FRAME_SHIFT_S = FRAME_SHIFT / SAMPLE_RATE_HZ
 
@@ -47,7 +49,7 @@ class Utterance:
 
 
 class RejectedUtterance(Exception):
-    """A source could not give this utterance's samples; the message is the reason."""
+    """A source could not give this utterance's samples; its argument is the line for `rejected.jsonl`."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,15 @@ Render = Callable[[object], tuple[Utterance, np.ndarray]]
 def open_workers(num_workers: int) -> Iterator[Workers]:
     """Worker processes for `write_split`; None (this process does the work) for fewer than two.
 
-    They are spawned, because neither espeak nor torch's threads survive a fork, and terminated on the way out, so that
-    an error or Ctrl-C leaves none behind. Starting them takes some seconds: share them between splits.
+    They are spawned, because neither espeak nor torch's threads survive a fork, and terminated on the way
+    out, so that an error or Ctrl-C leaves none behind. Starting them takes some seconds: share them between
+    splits.
     """
     if num_workers < 2:
         yield None
         return
     context = multiprocessing.get_context("spawn")
-    with context.Pool(num_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with context.Pool(num_workers, initializer=_start_worker) as pool:
         yield pool
 
 
@@ -114,15 +117,17 @@ def write_split(
 ) -> SplitSummary:
     """Render every item and write the folder `out_dir` whole or not at all.
 
-    `render(item) -> (utterance, float32 samples at 16 kHz)` is a picklable function, deterministic in its item; it may
-    raise `RejectedUtterance`. `hide_text` moves transcripts to `custom["hidden_text"]`.
+    `render(item) -> (utterance, float32 samples at 16 kHz)` is a picklable function, deterministic in its
+    item; it may raise `RejectedUtterance`. `hide_text` moves transcripts to `custom["hidden_text"]`.
     """
     out_dir = Path(out_dir)
     partial_dir = out_dir.with_name(f".{out_dir.name}.partial")
     shutil.rmtree(partial_dir, ignore_errors=True)
     partial_dir.mkdir(parents=True)
     summary = SplitSummary()
-    work = partial(_render_record, render=render, with_audio=with_audio, hide_text=hide_text, config=fbank_config)
+    work = partial(
+        _render_record, render=render, with_audio=with_audio, hide_text=hide_text, config=fbank_config
+    )
     results = workers.imap(work, items, chunksize=8) if workers else map(work, items)
     progress = tqdm(results, total=len(items), desc=out_dir.name, unit="utt", mininterval=2.0)
     _write_shards(partial_dir, _accepted(progress, summary), with_audio, shard_size)
@@ -139,7 +144,10 @@ def load_cuts(folder: str | Path, with_audio: bool = False) -> CutSet:
     folder = Path(folder)
     if folder.is_dir() and not any(folder.iterdir()):
         return CutSet()  # a split that was asked for with no hours
-    fields = {"cuts": sorted(folder.glob("cuts.*.jsonl.gz")), "features": sorted(folder.glob("features.*.tar"))}
+    fields = {
+        "cuts": sorted(folder.glob("cuts.*.jsonl.gz")),
+        "features": sorted(folder.glob("features.*.tar")),
+    }
     if with_audio:
         fields["recording"] = sorted(folder.glob("recording.*.tar"))
     if not fields["cuts"] or len({len(paths) for paths in fields.values()}) != 1:
@@ -152,7 +160,9 @@ def load_cuts(folder: str | Path, with_audio: bool = False) -> CutSet:
 
 
 def load_feature_matrix(cut: MonoCut) -> np.ndarray:
-    """Features (N, F) of a cut, float16; for an in-memory cut a view of its bytes, 20 times faster than lhotse's way."""
+    """Features (N, F) of a cut, float16; for an in-memory cut a view of its bytes, 20 times faster than
+    lhotse's way.
+    """
     data = cut.features.storage_key
     if cut.features.storage_type != "memory_npy" or not isinstance(data, bytes):
         return cut.load_features()
@@ -160,7 +170,9 @@ def load_feature_matrix(cut: MonoCut) -> np.ndarray:
     return np.frombuffer(data, np.float16, offset=len(data) - 2 * shape[0] * shape[1]).reshape(shape)
 
 
-def to_cut(utterance: Utterance, num_samples: int, num_frames: int, num_mel_bins: int, hide_text: bool) -> MonoCut:
+def to_cut(
+    utterance: Utterance, num_samples: int, num_frames: int, num_mel_bins: int, hide_text: bool
+) -> MonoCut:
     """The cut with one supervision over its whole length; data fields are Shar placeholders."""
     duration = num_samples / SAMPLE_RATE_HZ
     custom = dict(utterance.custom)
@@ -204,16 +216,21 @@ def to_cut(utterance: Utterance, num_samples: int, num_frames: int, num_mel_bins
     )
 
 
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    die_with_parent()
+
+
 def _render_record(item, render: Render, with_audio: bool, hide_text: bool, config: FbankConfig):
     """In a worker: (utterance, Record), or the reason why there is none."""
     try:
         utterance, samples_S = render(item)
     except RejectedUtterance as error:
-        return str(error), None
+        return error.args[0], None
     features_NF = fbank(torch.from_numpy(samples_S)[None], config)[0].numpy()
     num_frames = len(features_NF)
     if num_frames == 0:
-        return f"{utterance.id}: audio shorter than 5 ms", None
+        return {"id": utterance.id, "reason": "audio shorter than 5 ms"}, None
     cut = to_cut(utterance, len(samples_S), num_frames, config.num_mel_bins, hide_text)
     stream = io.BytesIO()
     np.save(stream, features_NF.astype(np.float16), allow_pickle=False)
@@ -229,7 +246,9 @@ def _render_record(item, render: Render, with_audio: bool, hide_text: bool, conf
         recording=flac.getvalue() if with_audio else None,
         recording_json=json.dumps(recording.to_dict()),
         num_frames=num_frames,
-        sums_2F=np.stack([features_NF.sum(0, dtype=np.float64), np.square(features_NF).sum(0, dtype=np.float64)]),
+        sums_2F=np.stack(
+            [features_NF.sum(0, dtype=np.float64), np.square(features_NF).sum(0, dtype=np.float64)]
+        ),
     )
     return utterance, record
 

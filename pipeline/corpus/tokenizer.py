@@ -1,8 +1,8 @@
 """Subword tokens: a sentencepiece byte-pair model with the blank as token 0.
 
-Ids: 0 `<blk>` (blank, and the padding of label tensors), 1 `<unk>`, then the pieces. There is no begin or end token.
-The scores of a byte-pair model are the negated ranks of its merges, so that a list of (piece, score) is the whole
-model: `Tokenizer.from_pieces` rebuilds it from the kilobyte that the packed bundle stores.
+Ids: 0 `<blk>` (blank, and the padding of label tensors), 1 `<unk>`, then the pieces. There is no begin or end
+token. The scores of a byte-pair model are the negated ranks of its merges, so that a list of (piece, score)
+is the whole model: `Tokenizer.from_pieces` rebuilds it from the kilobyte that the packed bundle stores.
 """
 
 import functools
@@ -42,7 +42,9 @@ class Tokenizer:
         except (OSError, RuntimeError) as error:
             raise UserError(f"{path}: not a readable sentencepiece model ({type(error).__name__})") from error
         if [piece for piece, _ in tokenizer.pieces[:2]] != [BLANK, UNKNOWN]:
-            raise UserError(f"{path}: its first tokens must be {BLANK} and {UNKNOWN}; run `dvc repro prepare`")
+            raise UserError(
+                f"{path}: its first tokens must be {BLANK} and {UNKNOWN}; run `dvc repro prepare`"
+            )
         return tokenizer
 
     @classmethod
@@ -107,5 +109,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
         )
     except RuntimeError as error:
         reason = str(error).split("] ")[-1].strip().rstrip(".")
-        raise UserError(f"prepare.vocab_size: {vocab_size} tokens do not fit the training texts ({reason})") from error
+        raise UserError(
+            f"prepare.vocab_size: {vocab_size} tokens do not fit the training texts ({reason})"
+        ) from error
     return model.getvalue()

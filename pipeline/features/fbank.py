@@ -2,9 +2,9 @@
 
 Kaldi's definition with sherpa-onnx's settings: 16 kHz samples in [-1, 1], 25 ms frames every 10 ms centred on
 their 10 ms step (`snip_edges=False`, the edges mirrored), DC removed, pre-emphasis 0.97, povey window, power
-spectrum of 512 points, triangular mel filters from 20 Hz to 7600 Hz, natural logarithm, no dither. Global mean and
-variance are *not* applied here; the encoder's first layer carries them.
-Cost: about 0.3 ms for a second of audio on one core.
+spectrum of 512 points, triangular mel filters from 20 Hz to 7600 Hz, natural logarithm, no dither. Global
+mean and variance are *not* applied here; the encoder's first layer carries them. Cost: about 0.3 ms for a
+second of audio on one core.
 """
 
 import functools
@@ -61,8 +61,12 @@ def initial_state(config: FbankConfig = FbankConfig()) -> FbankState:
     return FbankState(torch.zeros(0), started=False, num_samples=0, num_frames=0)
 
 
-def step(samples_S: Tensor, state: FbankState, config: FbankConfig = FbankConfig()) -> tuple[Tensor, FbankState]:
-    """Append samples (any number, also none) -> every frame (N, F) that is now complete, and the next state."""
+def step(
+    samples_S: Tensor, state: FbankState, config: FbankConfig = FbankConfig()
+) -> tuple[Tensor, FbankState]:
+    """Append samples (any number, also none) -> every frame (N, F) that is now complete, and the next
+    state.
+    """
     pending_S = torch.cat([state.pending_S, samples_S.float()])
     num_samples = state.num_samples + samples_S.numel()
     started = state.started
@@ -91,7 +95,9 @@ def flush(state: FbankState, config: FbankConfig = FbankConfig()) -> Tensor:
 
 
 def _mirror(samples_S: Tensor, left: int, right: int) -> Tensor:
-    """Extend by reflection that repeats the edge sample (x1 x0 | x0 x1 …), bouncing where the signal is short."""
+    """Extend by reflection that repeats the edge sample (x1 x0 | x0 x1 …), bouncing where the signal is
+    short.
+    """
     length = samples_S.shape[-1]
     if left <= length and right <= length:
         head, tail = samples_S[..., :left].flip(-1), samples_S[..., length - right :].flip(-1)
@@ -106,7 +112,8 @@ def _log_mel(frames_NS: Tensor, num_mel_bins: int) -> Tensor:
     shape = frames_NS.shape[:-1]
     frames_NS = frames_NS.reshape(-1, FRAME_LENGTH)
     count = frames_NS.shape[0]
-    # Matrix products round differently for few rows: fixed row blocks make a frame's numbers independent of its chunk.
+    # Matrix products round differently for few rows: fixed row blocks make a frame's numbers independent of
+    # its chunk.
     frames_NS = torch.nn.functional.pad(frames_NS, (0, 0, 0, -count % ROW_BLOCK))
     frames_NS = frames_NS - frames_NS.mean(dim=-1, keepdim=True)
     windowed_NS = frames_NS.new_zeros(frames_NS.shape[0], FFT_LENGTH)
@@ -114,7 +121,9 @@ def _log_mel(frames_NS: Tensor, num_mel_bins: int) -> Tensor:
     torch.sub(frames_NS[:, 1:], frames_NS[:, :-1], alpha=PREEMPHASIS, out=emphasised_NS[:, 1:])
     emphasised_NS[:, 0] = frames_NS[:, 0] * (1.0 - PREEMPHASIS)
     emphasised_NS.mul_(window_S)
-    spectrum_NJ = torch.view_as_real(torch.fft.rfft(windowed_NS)).flatten(1)  # real and imaginary parts interleaved
+    spectrum_NJ = torch.view_as_real(torch.fft.rfft(windowed_NS)).flatten(
+        1
+    )  # real and imaginary parts interleaved
     power_GRJ = spectrum_NJ.square_().view(-1, ROW_BLOCK, FFT_LENGTH + 2)
     energies_NF = torch.bmm(power_GRJ, mel_JF.expand(power_GRJ.shape[0], -1, -1)).flatten(0, 1)
     return energies_NF[:count].clamp_min_(FLOOR).log_().view(*shape, num_mel_bins)
