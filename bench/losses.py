@@ -1,5 +1,4 @@
-"""Joiner and transducer loss, forward and backward: ours against plain autograd and against torchaudio's
-kernel.
+"""Joiner and transducer loss, forward and backward: ours, plain autograd and torchaudio's kernel.
 
 Run:    python bench/losses.py [THREADS]      Cost: half a minute on 2 cores
 Prints median and least milliseconds of interleaved repetitions and the ratio of medians to plain autograd.
@@ -60,19 +59,23 @@ def fused_path_nodes(weights, tokens, *lengths):
 
 def main() -> None:
     torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 2)
+    ways = [torchaudio_regular, recursion_regular, plain_autograd, fused_all_nodes, fused_path_nodes]
     for shape in SHAPES:
-        weights, tokens, *lengths = batch(*shape) share = lattice_nodes(*lengths, shape[1],
-        shape[2]).float().mean().item() print(f"B, T, U, D, V = {shape}; {share:.0%} of the nodes lie on a
-        path; {torch.get_num_threads()} threads") seconds = defaultdict(list) ways = [torchaudio_regular,
-        recursion_regular, plain_autograd, fused_all_nodes, fused_path_nodes] for _ in range(REPETITIONS):
+        weights, tokens, *lengths = batch(*shape)
+        share = lattice_nodes(*lengths, shape[1], shape[2]).float().mean().item()
+        print(f"B, T, U, D, V = {shape}: {share:.0%} of the nodes lie on a path")
+        seconds = defaultdict(list)
+        for _ in range(REPETITIONS):
             for way in ways:
                 start = time.perf_counter()
                 torch.autograd.grad(way(weights, tokens, *lengths).sum(), weights)
                 seconds[way.__name__].append(time.perf_counter() - start)
         base = statistics.median(seconds["plain_autograd"])
         for name, values in seconds.items():
-            median = statistics.median(values) print(f"  {name:18} {1e3 * median:7.1f} ms  (least {1e3 *
-            min(values):6.1f})  {median / base:5.2f}")
+            median = statistics.median(values)
+            print(
+                f"  {name:18} {1e3 * median:7.1f} ms  (least {1e3 * min(values):6.1f})  {median / base:5.2f}"
+            )
 
 
 if __name__ == "__main__":

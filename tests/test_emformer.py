@@ -9,10 +9,15 @@ from pipeline.models.emformer_encoder import STACK, EmformerConfig, EmformerEnco
 
 MEL_BINS = 4
 CONFIGS = {
-    "look-ahead": dict(segment_frames=3, left_context_frames=5, right_context_frames=1),
-    "memory": dict(segment_frames=2, left_context_frames=2, right_context_frames=2, memory_size=2),
-    "causal": dict(segment_frames=1, left_context_frames=4, right_context_frames=0),
-    "long look-ahead": dict(segment_frames=2, left_context_frames=3, right_context_frames=5, memory_size=1),
+    "look-ahead": {"segment_frames": 3, "left_context_frames": 5, "right_context_frames": 1},
+    "memory": {"segment_frames": 2, "left_context_frames": 2, "right_context_frames": 2, "memory_size": 2},
+    "causal": {"segment_frames": 1, "left_context_frames": 4, "right_context_frames": 0},
+    "long look-ahead": {
+        "segment_frames": 2,
+        "left_context_frames": 3,
+        "right_context_frames": 5,
+        "memory_size": 1,
+    },
 }
 
 
