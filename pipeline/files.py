@@ -59,7 +59,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         content = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); run from the project's folder.") from error
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); run from the project's folder."
+        ) from error
     except (YAMLError, UnicodeDecodeError) as error:
         first_line = " ".join(str(error).split())
         raise UserError(f"{path}: is not valid YAML: {first_line}") from error

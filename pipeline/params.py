@@ -1,7 +1,7 @@
-"""params.yaml → frozen dataclasses, one per stage. Nothing is guessed: every key must be there, none may be extra.
+"""params.yaml → frozen dataclasses, one per stage. Every key must be there, none may be extra.
 
-`python -m pipeline.params` checks the file. Keys mean the same wherever they stand, so CHECKS goes by key name; the
-config classes of lower layers are imported only when a file is read, because some of them import torch.
+`python -m pipeline.params` checks the file. Keys mean the same wherever they stand, so CHECKS goes by key
+name; the config classes of lower layers are imported only when a file is read: some of them import torch.
 """
 
 import difflib
@@ -83,6 +83,10 @@ class CompressParams:
     after: Compressible
     sparsity: float | None
     levels: int | None
+    quantizer: Literal["lsq", "min_max", "mse", "absolute_cosine"]
+    mask: Literal["magnitude", "random"]
+    schedule: Literal["cubic", "one_shot"]
+    ramp_end: float
     losses: dict[str, float]
     augment: "SpecAugmentConfig"
     trainer: "TrainerConfig"
@@ -133,7 +137,7 @@ CHECKS = {
     "num_mel_bins": Check(lambda v: 8 <= v <= 256, "between 8 and 256"),
     "vocab_size": Check(lambda v: 32 <= v <= 65535, "between 32 and 65535"),
     "num_workers": NOT_NEGATIVE, "shard_size": COUNT, "top_k": COUNT,
-    "min_confidence_quantile": FRACTION, "sparsity": FRACTION, "dropout": FRACTION,
+    "ramp_end": Check(lambda v: 0 < v <= 1, "above 0 and at most 1"), "min_confidence_quantile": FRACTION, "sparsity": FRACTION, "dropout": FRACTION,
     "levels": Check(lambda v: 3 <= v <= 255 and v % 2 == 1, "an odd number of levels between 3 and 255"),
     "epochs": COUNT, "batch_seconds": POSITIVE, "peak_lr": POSITIVE, "weight_decay": NOT_NEGATIVE,
     "gradient_clip": POSITIVE, "warmup_share": FRACTION, "bootstrap_replicates": COUNT,
@@ -171,8 +175,10 @@ def load_all(path: str | Path = "params.yaml") -> dict[str, Any]:
     return loaded
 
 
-def build(cls: type[T], mapping: Any, where: str, file: str = "params.yaml", given: Mapping | None = None) -> T:
-    """Make the dataclass `cls` from a mapping; `where` is its dotted place in `file`, `given` fields come ready.
+def build(
+    cls: type[T], mapping: Any, where: str, file: str = "params.yaml", given: Mapping | None = None
+) -> T:
+    """Make the dataclass `cls` from a mapping; `where` is its dotted place, `given` fields come ready.
 
     Raises UserError naming the key. A field whose default is None may be left out; no other may.
     """
@@ -214,7 +220,9 @@ def _check_order(after: dict[str, str], file: str) -> None:
             stage = after[stage]
             if stage in seen:
                 chain = " → ".join([*seen, stage])
-                raise UserError(f"{file}: {start}.after goes in a circle ({chain}); one of them must follow student.")
+                raise UserError(
+                    f"{file}: {start}.after goes in a circle ({chain}); one of them must follow student."
+                )
             seen.append(stage)
 
 
@@ -233,7 +241,7 @@ def _types(cls: type) -> dict[str, Any]:
 
 
 def _value(value: Any, kind: Any, where: str, file: str) -> Any:
-    """`value` checked against the annotation `kind` and the table of CHECKS, converted where YAML has no such type."""
+    """`value` checked against the annotation `kind` and the table of CHECKS."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
@@ -246,7 +254,9 @@ def _value(value: Any, kind: Any, where: str, file: str) -> Any:
         return build(kind, value, where, file)
     if origin is Literal:
         if value not in arguments:
-            raise UserError(f"{file}: {where} must be one of {', '.join(map(str, arguments))}, not {value!r}.")
+            raise UserError(
+                f"{file}: {where} must be one of {', '.join(map(str, arguments))}, not {value!r}."
+            )
         return value
     if origin is dict:
         if not isinstance(value, Mapping):

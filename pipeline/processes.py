@@ -12,7 +12,7 @@ POLL_S = 0.5
 
 
 def die_with_parent() -> None:
-    """Kill this process as soon as its parent is gone. For worker initialisers: `Pool(initializer=die_with_parent)`."""
+    """Kill this process as soon as its parent is gone: `ProcessPoolExecutor(initializer=die_with_parent)`."""
     parent = os.getppid()
     _ask_the_kernel()
     threading.Thread(target=_watch, args=(lambda: os.getppid() == parent,), daemon=True).start()
@@ -21,7 +21,7 @@ def die_with_parent() -> None:
 def die_with_driver() -> None:
     """Kill this process when the `dvc repro` above it is gone, even if a shell stands between them.
 
-    Does nothing outside DVC (it sets DVC_STAGE for its commands), so that a stage started by hand under `nohup` lives.
+    Does nothing outside DVC (it sets DVC_STAGE for its commands): one started by hand lives.
     """
     if "DVC_STAGE" not in os.environ:
         return

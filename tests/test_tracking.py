@@ -115,7 +115,10 @@ def test_a_second_trainer_is_refused_by_name_of_the_first(project, monkeypatch):
     first = subprocess.Popen([sys.executable, "grow.py"], env=stage_environment(), cwd=project)
     try:
         wait_for((project / "started").exists)
-        with pytest.raises(UserError, match=f"process {first.pid} is running grow"), start_run("grow", PARAMS):
+        with (
+            pytest.raises(UserError, match=f"process {first.pid} is running grow"),
+            start_run("grow", PARAMS),
+        ):
             pass
     finally:
         first.kill()
@@ -244,7 +247,9 @@ def test_relative_tracking_files_are_made_absolute(project, monkeypatch):
     workspace = project / ".dvc/tmp/exps/abc"
     workspace.mkdir(parents=True)
     monkeypatch.chdir(workspace)
-    assert store.tracking_uri() == f"sqlite:///{project / 'mlflow.db'}", "an experiment's copy logs to the project"
+    assert store.tracking_uri() == f"sqlite:///{project / 'mlflow.db'}", (
+        "an experiment's copy logs to the project"
+    )
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
     assert store.tracking_uri() == "http://localhost:5000"
 

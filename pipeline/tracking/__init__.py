@@ -1,4 +1,4 @@
-"""One MLflow run per stage, nested under one run per repro; scratch folders; hand-offs. The only door to all three."""
+"""One MLflow run per stage, nested under one run per repro; scratch folders; hand-offs."""
 
 from pipeline.tracking.handoff import Handoff, load_handoff
 from pipeline.tracking.process import run_stage

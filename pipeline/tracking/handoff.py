@@ -1,4 +1,4 @@
-"""What a stage leaves for the next: `model.safetensors`, `card.json`, `metrics.json` and other files in `data/<stage>/`."""
+"""What a stage leaves for the next in `data/<stage>/`: `model.safetensors`, `card.json`, `metrics.json`, …"""
 
 import json
 import re
@@ -33,7 +33,9 @@ class Handoff:
             return load_file(file)
         except (OSError, SafetensorError) as error:
             stage = self.path.name
-            raise UserError(f"{file}: cannot be read ({error}); make it again with `dvc repro -f {stage}`.") from error
+            raise UserError(
+                f"{file}: cannot be read ({error}); make it again with `dvc repro -f {stage}`."
+            ) from error
 
 
 def load_handoff(folder: str | Path) -> Handoff:
@@ -51,7 +53,9 @@ def _read_object(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{file}: is missing; run `dvc repro {stage}` first.") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{file}: is no valid JSON ({error}); make it again with `dvc repro -f {stage}`.") from error
+        raise UserError(
+            f"{file}: is no valid JSON ({error}); make it again with `dvc repro -f {stage}`."
+        ) from error
     if not isinstance(content, dict):
         raise UserError(f"{file}: must hold one JSON object; make it again with `dvc repro -f {stage}`.")
     return content
@@ -65,7 +69,7 @@ def write_handoff(
     files: Mapping[str, str | bytes | Path],
     scratch: Path,
 ) -> None:
-    """Write every file under a temporary name and rename it. Files and folders that lie in `scratch` are moved."""
+    """Write every file under a temporary name and rename it. What lies in `scratch` is moved."""
     _check_metrics(metrics)
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".*.tmp"):

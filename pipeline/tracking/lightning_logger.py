@@ -1,4 +1,4 @@
-"""Lightning's MLFlowLogger on a run that `start_run` owns: metrics are batched, the run is not ended by a fit."""
+"""Lightning's MLFlowLogger on a run that `start_run` owns: metrics are batched, a fit ends no run."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""How a stage's process ends: a sentence and 2 for what a user can mend, no orphan when `dvc repro` is killed."""
+"""How a stage's process ends: one sentence for what a user can mend, no orphan when `dvc repro` is killed."""
 
 import errno
 import shutil
@@ -27,12 +27,18 @@ def run_stage(main: Callable[[], None]) -> None:
     except Exception as error:
         if not is_disk_full(error):
             raise
-        file = next((each.filename for each in _chain(error) if getattr(each, "filename", None)), "the project's folder")
-        _end(f"{file}: the disk is full; free some space and start again, the stage goes on from its checkpoint.", 2)
+        file = next(
+            (each.filename for each in _chain(error) if getattr(each, "filename", None)),
+            "the project's folder",
+        )
+        _end(
+            f"{file}: the disk is full; free some space, then `dvc repro` goes on from the checkpoint.",
+            2,
+        )
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether `error`, or what caused it, is a write that found no room. torch and SQLite say so only in words."""
+    """Whether `error`, or its cause, is a write that found no room. torch and SQLite say so only in words."""
     for each in _chain(error):
         words = str(each).lower()
         if isinstance(each, OSError) and each.errno in NO_ROOM:

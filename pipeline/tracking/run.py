@@ -22,14 +22,28 @@ if TYPE_CHECKING:
 
 FLUSH_S = 10.0  # metrics wait this long, so that no training step waits for the database
 LARGEST_ARTIFACT = 64 << 20  # bytes; larger files stay in data/, where DVC keeps them
-MODEL_OF_STAGE = {"teacher": "teacher", "student": "student", "sparsify": "sparse", "qat": "qat", "pack": "packed"}
+MODEL_OF_STAGE = {
+    "teacher": "teacher",
+    "student": "student",
+    "sparsify": "sparse",
+    "qat": "qat",
+    "pack": "packed",
+}
 
 
 class Run:
     """The open run of a stage. Made by `start_run`."""
 
-    def __init__(self, stage: str, params: dict, client: "MlflowClient", run_id: str, scratch: Path, parents: dict):
-        self.stage, self.params, self.run_id, self.scratch, self.parents = stage, params, run_id, scratch, parents
+    def __init__(
+        self, stage: str, params: dict, client: "MlflowClient", run_id: str, scratch: Path, parents: dict
+    ):
+        self.stage, self.params, self.run_id, self.scratch, self.parents = (
+            stage,
+            params,
+            run_id,
+            scratch,
+            parents,
+        )
         self._client = client
         self._waiting: list = []
         self._flushed_at = self._started_at = time.monotonic()
@@ -96,9 +110,9 @@ class Run:
         metrics: Mapping[str, float] | None = None,
         files: Mapping[str, str | bytes | Path] | None = None,
     ) -> None:
-        """Write `folder` (whole files or none; what lies in the scratch folder is moved) and log it to MLflow.
+        """Write `folder` (whole files or none; what lies in scratch is moved) and log it to MLflow.
 
-        The card gains stage, run_id, parents' run ids, commit and parameters; the metrics gain seconds/<stage>.
+        The card gains stage, run_id, parents' run ids, commit, params; the metrics gain seconds/<stage>.
         """
         folder = Path(folder)
         full_card = {
@@ -112,7 +126,12 @@ class Run:
         full_metrics = {**(metrics or {}), f"seconds/{self.stage}": round(self.seconds, 3)}
         write_handoff(folder, tensors, full_card, full_metrics, files or {}, self.scratch)
         self.log_metrics(full_metrics)
-        names = ["card.json", "metrics.json", *(["model.safetensors"] if tensors is not None else []), *(files or {})]
+        names = [
+            "card.json",
+            "metrics.json",
+            *(["model.safetensors"] if tensors is not None else []),
+            *(files or {}),
+        ]
         for path in (folder / name for name in names):
             if path.is_file():
                 self.log_artifact(path)
@@ -120,10 +139,10 @@ class Run:
 
 @contextmanager
 def start_run(stage: str, params: Any, parents: Sequence[str] = ()) -> Iterator[Run]:
-    """Run a stage: lock it, open its scratch folder and its MLflow run under the open parent run of this repro.
+    """Run a stage: lock it, open its scratch folder and its MLflow run under the parent run of this repro.
 
-    `params` is a dataclass or mapping; `parents` names the stages whose hand-offs are read. A run that was killed is
-    resumed under the same id. The scratch folder goes when the block ends well and stays otherwise.
+    `params` is a dataclass or mapping; `parents` names the stages whose hand-offs are read. A run that was
+    killed is resumed under the same id. The scratch folder goes when the block ends well and stays otherwise.
     Raises UserError if another process runs the stage here, or if an input is missing.
     """
     plain = asdict(params) if is_dataclass(params) and not isinstance(params, type) else dict(params)
@@ -160,7 +179,7 @@ def _end_unfinished(run: Run, client: "MlflowClient", status: str) -> None:
 
 
 def annotate_run(run_id: str, metrics: Mapping[str, float]) -> bool:
-    """Add `metrics` to a finished run; False if this MLflow store does not know it (a hand-off made elsewhere)."""
+    """Add `metrics` to a finished run; False if this store does not know it (a hand-off made elsewhere)."""
     client, _ = store.open_store(store.tracking_uri())
     if not store.find_run(client, run_id):
         return False
@@ -169,9 +188,9 @@ def annotate_run(run_id: str, metrics: Mapping[str, float]) -> bool:
 
 
 def annotate_models(metrics: Mapping[str, float]) -> None:
-    """Put wer, bytes, bits_per_weight and zeros of each model (flat keys of metrics.json) on its own stage's run.
+    """Put wer, bytes, bits_per_weight and zeros of each model (flat keys of metrics.json) on its stage's run.
 
-    The parent run of this repro carries the packed model's. These plain keys are what MLflow's charts compare.
+    The parent run of this repro carries the packed model's. MLflow's charts compare these plain keys.
     """
     for stage, model in MODEL_OF_STAGE.items():
         plain = plain_metrics(metrics, model)
@@ -184,5 +203,7 @@ def annotate_models(metrics: Mapping[str, float]) -> None:
 
 def plain_metrics(metrics: Mapping[str, float], model: str) -> dict[str, float]:
     """`wer/<model>/test` → wer, `bytes/<model>` → bytes, and so on; what is absent stays absent."""
-    keys = {"wer": f"wer/{model}/test"} | {key: f"{key}/{model}" for key in ("bytes", "bits_per_weight", "zeros")}
+    keys = {"wer": f"wer/{model}/test"} | {
+        key: f"{key}/{model}" for key in ("bytes", "bits_per_weight", "zeros")
+    }
     return {plain: metrics[key] for plain, key in keys.items() if key in metrics}

@@ -1,6 +1,6 @@
 """Scratch folders `.scratch/<stage>-<fingerprint>/`: what a killed stage resumes from, one trainer at a time.
 
-A checkpoint is trusted only if the fingerprint of parameters, inputs and code matches; there is no other way in.
+A checkpoint is trusted only if the fingerprint of parameters, inputs and code matches.
 """
 
 import fcntl
@@ -24,9 +24,9 @@ _held: set[str] = set()
 
 
 def fingerprint(stage: str) -> str:
-    """16 hex digits over the stage's parameters, the content of its dependencies (inputs, code) and its command.
+    """Hex digits over the stage's parameters, the content of its dependencies (inputs, code), its command.
 
-    What counts is read from `dvc.yaml`, so that DVC and the checkpoints never disagree about what a stage depends on.
+    All is read from `dvc.yaml`, so that DVC and the checkpoints never disagree about what a stage depends on.
     """
     params = read_yaml("params.yaml")
     described = read_yaml("dvc.yaml").get("stages", {}).get(stage)
@@ -71,7 +71,7 @@ def _content_hash(file: Path) -> bytes:
 
 @contextmanager
 def stage_lock(stage: str) -> Iterator[None]:
-    """Hold `.scratch/<stage>.lock` while the stage runs. Raises UserError naming the process that holds it."""
+    """Hold `.scratch/<stage>.lock` while the stage runs. Raises UserError naming the process that has it."""
     SCRATCH.mkdir(exist_ok=True)
     path = SCRATCH / f"{stage}.lock"
     key = str(path.resolve())
@@ -115,7 +115,11 @@ def open_scratch(stage: str) -> Path:
 def other_scratches(stage: str, folder: Path) -> list[Path]:
     """Folders that the stage left behind under other fingerprints."""
     pattern = re.compile(rf"{re.escape(stage)}-[0-9a-f]{{16}}")
-    return [path for path in SCRATCH.iterdir() if path != folder and pattern.fullmatch(path.name) and path.is_dir()]
+    return [
+        path
+        for path in SCRATCH.iterdir()
+        if path != folder and pattern.fullmatch(path.name) and path.is_dir()
+    ]
 
 
 def remove(folder: Path) -> None:

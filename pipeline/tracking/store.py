@@ -1,4 +1,4 @@
-"""The MLflow side: one experiment, one parent run per `dvc repro`, a child run per stage. MLflow is imported late (3 s)."""
+"""The MLflow side: one experiment, a parent run per `dvc repro`, a child run per stage. Imported late: 3 s."""
 
 import json
 import logging
@@ -39,7 +39,7 @@ def tracking_uri() -> str:
 
 @cache
 def open_store(uri: str) -> "tuple[MlflowClient, str]":
-    """The client and the experiment's id; both are made if need be. Raises UserError if the store cannot be opened."""
+    """The client and the experiment's id; made if need be. Raises UserError if the store cannot be opened."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -64,7 +64,7 @@ def _artifact_folder(uri: str) -> str | None:
 
 
 def parent_run(client: "MlflowClient", experiment: str) -> str:
-    """The open parent run of this `dvc repro`; a killed one is continued, one that the store lacks is replaced."""
+    """The open parent run of this `dvc repro`: after a kill the same, a new one if the store lacks it."""
     run_id = read_json(PARENT_FILE).get("run_id")
     if run_id and find_run(client, run_id):
         return run_id
@@ -87,7 +87,9 @@ def close_parent(client: "MlflowClient") -> None:
     PARENT_FILE.unlink(missing_ok=True)
 
 
-def child_run(client: "MlflowClient", experiment: str, stage: str, scratch: Path, parents: Mapping[str, str]) -> str:
+def child_run(
+    client: "MlflowClient", experiment: str, stage: str, scratch: Path, parents: Mapping[str, str]
+) -> str:
     """The run of this stage: the one that the scratch folder resumes, or a new one under the open parent."""
     known = read_json(scratch / "run.json").get("run_id")
     if known and find_run(client, known):
@@ -141,7 +143,9 @@ def log_metrics(client: "MlflowClient", run_id: str, metrics: Mapping[str, float
     from mlflow.entities import Metric
 
     now_ms = int(time.time() * 1000)
-    client.log_batch(run_id, metrics=[Metric(key, float(value), now_ms, step) for key, value in metrics.items()])
+    client.log_batch(
+        run_id, metrics=[Metric(key, float(value), now_ms, step) for key, value in metrics.items()]
+    )
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
