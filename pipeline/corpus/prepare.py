@@ -5,7 +5,6 @@ recipes). Cost: the default pool (20 hours of synthetic speech) takes about 3 mi
 """
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +69,15 @@ class PrepareConfig:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """What `prepare_corpus` made: flat metrics, a digest of each split, the tokenizer's hash."""
+
+    metrics: dict[str, float]
+    digests: dict[str, str]
+    tokenizer_hash: str
+
+
+@dataclass(frozen=True)
 class Source:
     """Items of each split for `render`; what was refused before rendering, and counts worth reporting."""
 
@@ -80,13 +88,12 @@ class Source:
 
 def prepare_corpus(
     data: DataConfig, prepare: PrepareConfig, features: FbankConfig, seed: int, out_dir: str | Path
-) -> dict[str, float]:
+) -> Prepared:
     """Write the splits, `tokenizer.model`, `statistics.safetensors` and `rejected.jsonl` to `out_dir`.
 
-    Returns flat metrics (hours, utterances, words, speakers … per split). Raises UserError if no labelled
+    The metrics are hours, utterances, words, speakers … per split. Raises UserError if no labelled
     utterance remains. The same arguments give the same bytes.
     """
-    started = time.monotonic()
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     source = open_source(data, seed)
@@ -114,16 +121,16 @@ def prepare_corpus(
     write_atomically(out_dir / "tokenizer.model", model)
     mean_F, std_F = summaries["train"].statistics()
     write_atomically(out_dir / "statistics.safetensors", save({"mean_F": mean_F, "std_F": std_F}))
+    tokenizer = Tokenizer(model)
     metrics = {"rejected": len(rejected), **source.counts}
     for split, summary in summaries.items():
-        metrics |= {f"{name}/{split}": value for name, value in describe(summary, Tokenizer(model)).items()}
-    metrics["names_unseen/test"] = _unseen(summaries, "names")
-    metrics["speakers_unseen/test"] = _unseen(summaries, "speakers")
-    metrics["words_unseen/test"] = _unseen(summaries, "vocabulary")
-    metrics["realtime_factor/prepare"] = (
-        sum(s.hours for s in summaries.values()) * 3600 / (time.monotonic() - started)
-    )
-    return metrics
+        metrics |= {f"{name}/{split}": value for name, value in describe(summary, tokenizer).items()}
+    for what in ("names", "speakers", "vocabulary"):
+        metrics[f"{what}_unseen/test"] = len(
+            _values(summaries["test"], what) - _values(summaries["train"], what)
+        )
+    digests = {split: summary.digest for split, summary in summaries.items()}
+    return Prepared(metrics, digests, tokenizer.hash)
 
 
 def open_source(data: DataConfig, seed: int) -> Source:
@@ -188,8 +195,3 @@ def _values(summary: SplitSummary, what: str) -> set[str]:
     if what == "names":
         return {name for utterance in summary.utterances for name in utterance.custom.get("names") or ()}
     return {word for utterance in summary.utterances for word in (utterance.text or "").split()}
-
-
-def _unseen(summaries: dict[str, SplitSummary], what: str) -> int:
-    """Values of the test split that labelled training never had."""
-    return len(_values(summaries["test"], what) - _values(summaries["train"], what))

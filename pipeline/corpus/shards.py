@@ -8,6 +8,7 @@ Cost: a worker renders about 1,000 x real time less what the source itself takes
 
 import contextlib
 import gzip
+import hashlib
 import io
 import json
 import multiprocessing
@@ -72,6 +73,7 @@ class SplitSummary:
     num_frames: int = 0
     sums_2F: np.ndarray | float = 0.0
     rejected: list[dict] = field(default_factory=list)
+    digest: str = ""  # of cuts and features
 
     @property
     def hours(self) -> float:
@@ -254,6 +256,7 @@ def _render_record(item, render: Render, with_audio: bool, hide_text: bool, conf
 
 
 def _accepted(results: Iterable, summary: SplitSummary) -> Iterator[Record]:
+    digest = hashlib.blake2b(digest_size=18)  # 36 characters: what MLflow stores of a data set
     for utterance, record in results:
         if record is None:
             summary.rejected.append(utterance)
@@ -261,7 +264,9 @@ def _accepted(results: Iterable, summary: SplitSummary) -> Iterator[Record]:
         summary.utterances.append(utterance)
         summary.num_frames += record.num_frames
         summary.sums_2F = summary.sums_2F + record.sums_2F
+        digest.update(record.cut_json.encode() + record.features)
         yield record
+    summary.digest = digest.hexdigest()
 
 
 def _write_shards(folder: Path, records: Iterable[Record], with_audio: bool, shard_size: int) -> None:
