@@ -1,13 +1,15 @@
-"""Sparsity and quantisation as a function from a model's parameters to the weights that it should compute with.
+"""Sparsity and quantisation: from a model's parameters to the weights that it should compute with.
 
 The model keeps its dense float32 parameters and is called through
 `torch.func.functional_call(model, compressor.weights(model), …)`; nothing is patched into its modules
-(pytorch #65688: a parametrised `nn.LSTM` may silently go on using its old weights). The compressor walks parameters by
-dimension and knows no model: matrices are masked, then quantised by row; vectors are quantised with one step each.
+(pytorch #65688: a parametrised `nn.LSTM` may silently go on using its old weights). The compressor walks
+parameters by dimension and knows no model: matrices are masked, then quantised by row; vectors are
+quantised with one step each.
 
     prepare:  compressor = Compressor(model, CompressorConfig(levels=15, sparsity=None))
-    train:    compressor.set_progress(step / steps); functional_call(model, compressor.weights(model), inputs)
-    convert:  tensors = compressor.convert(model)      # every matrix == its `<name>.scale` x integers, exactly
+    train:    compressor.set_progress(step / steps)
+              functional_call(model, compressor.weights(model), inputs)
+    convert:  tensors = compressor.convert(model)  # matrix == its `<name>.scale` x integers, exactly
 """
 
 from collections.abc import Mapping
@@ -22,7 +24,7 @@ from pipeline.errors import UserError
 
 @dataclass(frozen=True)
 class CompressorConfig:
-    """`levels` None: weights stay float. `sparsity` None: the zeros of the input stay zero; 0.0: no mask at all."""
+    """`levels` None: weights stay float. `sparsity` None: zeros of the input stay zero; 0.0: no mask."""
 
     quantizer: str = "lsq"  # lsq | min_max | mse | absolute_cosine
     levels: int | None = 15
@@ -42,9 +44,11 @@ class CompressorConfig:
             ("schedule", sparsifier.SCHEDULES),
         ):
             if getattr(self, key) not in offered:
-                raise UserError(f"{key}: no {key} is called {getattr(self, key)!r}; choose one of {sorted(offered)}")
+                raise UserError(
+                    f"{key}: {getattr(self, key)!r} is not known; choose one of {sorted(offered)}"
+                )
         if self.sparsity is not None and not 0.0 <= self.sparsity < 1.0:
-            raise UserError(f"sparsity: {self.sparsity} is not a share of zeros; it must be at least 0 and below 1")
+            raise UserError(f"sparsity: {self.sparsity} must be a share of zeros, at least 0 and below 1")
         if not 0.0 < self.ramp_end <= 1.0 or self.mask_updates < 1 or self.group_rows < 1:
             raise UserError("ramp_end must lie in (0, 1]; mask_updates and group_rows must be at least 1")
         for levels in (self.levels, self.vector_levels):
@@ -53,10 +57,12 @@ class CompressorConfig:
 
 
 class Compressor(nn.Module):
-    """Masks (buffers) and steps (parameters, log2) of every matrix of a model; all of its state is in `state_dict`."""
+    """Masks (buffers) and log2 steps (parameters) of a model's matrices; `state_dict` is all of its state."""
 
-    def __init__(self, model: nn.Module, config: CompressorConfig, scales: Mapping[str, Tensor] | None = None):
-        """`scales`: {matrix name: (R,)} of a model that was quantised before; it keeps its levels and steps."""
+    def __init__(
+        self, model: nn.Module, config: CompressorConfig, scales: Mapping[str, Tensor] | None = None
+    ):
+        """`scales`: {matrix name: (R,)} of a model quantised before; it keeps its levels and steps."""
         super().__init__()
         self.config = config
         named = {n: p for n, p in model.named_parameters() if not n.startswith(config.exclude or ("\0",))}
@@ -69,12 +75,14 @@ class Compressor(nn.Module):
         self.log2_steps = nn.ParameterList()
         for position, name in enumerate(self.matrices):
             weight_RC = named[name].detach()
-            keep_RC = weight_RC != 0 if config.sparsity is None else torch.ones_like(weight_RC, dtype=torch.bool)
+            # Without a sparsity of its own it keeps the zeros that it is given.
+            keep_RC = (weight_RC != 0) | (config.sparsity is not None)
             self.masks.register_buffer(str(position), keep_RC)
             if self.levels is not None:
                 step_R = (scales or {}).get(name)
                 if step_R is None:
-                    step_R = quantizers.FIRST_STEPS[config.quantizer](weight_RC, quantizers.max_level(self.levels))
+                    first_step = quantizers.FIRST_STEPS[config.quantizer]
+                    step_R = first_step(weight_RC, quantizers.max_level(self.levels))
                 log2_R = quantizers.nearest_index(step_R.to(weight_RC)) / quantizers.STEPS_PER_OCTAVE
                 self.log2_steps.append(nn.Parameter(log2_R, requires_grad=config.quantizer == "lsq"))
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
@@ -114,7 +122,7 @@ class Compressor(nn.Module):
         return effective
 
     def weights_and_steps(self, model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
-        """{matrix name: (masked weights (R, C), steps (R,) off the grid)}: what a regulariser (rate, ACosR) looks at."""
+        """{matrix: (masked weights (R, C), unrounded steps (R,))}: what regularisers (rate, ACosR) see."""
         named = dict(model.named_parameters())
         pairs = {}
         for position, name in enumerate(self.matrices if self.levels is not None else ()):
@@ -124,10 +132,11 @@ class Compressor(nn.Module):
 
     @torch.no_grad()
     def convert(self, model: nn.Module) -> dict[str, Tensor]:
-        """The model's final tensors (parameters and buffers, on the CPU), those of `weights` in evaluation mode.
+        """The model's final tensors on the CPU: `weights` in evaluation mode, other parameters, buffers.
 
-        A quantised tensor has its `<name>.scale` beside it, (R,) for a matrix and (1,) for a vector, and equals
-        scale x integer exactly; what has no scale then is rounded to float16. Without levels: masked float32.
+        A quantised tensor has its `<name>.scale` beside it, (R,) for a matrix and (1,) for a vector, and
+        equals scale x integer exactly; what has no scale then is rounded to float16. Without levels: masked
+        float32.
         """
         was_training = self.training
         self.eval()
@@ -137,10 +146,11 @@ class Compressor(nn.Module):
         tensors |= {name: value.detach().cpu() + 0.0 for name, value in effective.items()}
         if self.levels is None:
             return tensors
-        for position, name in enumerate(self.matrices):
-            index_R = (self._log2_step(position, effective[name]) * quantizers.STEPS_PER_OCTAVE).round().long()
-            tensors[f"{name}.scale"] = quantizers.step_of_index(index_R).cpu()
         named = dict(model.named_parameters())
+        for position, name in enumerate(self.matrices):
+            log2_step_R = self._log2_step(position, self._masked(position, named[name]))
+            index_R = (log2_step_R * quantizers.STEPS_PER_OCTAVE).round().long()
+            tensors[f"{name}.scale"] = quantizers.step_of_index(index_R).cpu()
         for name in self.vectors:
             top_vector = quantizers.max_level(self.config.vector_levels)
             tensors[f"{name}.scale"] = quantizers.min_max_step(named[name].detach()[None], top_vector).cpu()

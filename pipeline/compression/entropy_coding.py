@@ -1,8 +1,9 @@
 """Integers to bytes and back at their entropy: static frequency tables and constriction's ANS coder.
 
-Payload: the tables, the table of each array, then one ANS stream for all arrays. Decoding depends on stored integers
-alone: frequencies add up to 4096 and reach the coder as integers below 2^24, which float64 holds exactly, so that its
-24-bit fixed-point model is the same on every machine (`tests/reference_compression.py` decodes it in plain Python).
+Payload: the tables, the table of each array, then one ANS stream for all arrays. Decoding depends on stored
+integers alone: frequencies add up to 4096 and reach the coder as integers below 2^24, which float64 holds
+exactly, so that its 24-bit fixed-point model is the same on every machine (`tests/reference_compression.py`
+decodes it in plain Python).
 Tables are merged as long as that makes the payload smaller, from one per array down to one for all.
 """
 
@@ -45,7 +46,7 @@ def encode(arrays: Sequence[np.ndarray]) -> bytes:
 
 
 def decode(payload: bytes, lengths: Sequence[int]) -> list[np.ndarray]:
-    """Payload and the arrays' lengths -> int32 arrays. Raises CorruptPayload; never reads or allocates beyond them."""
+    """Payload and the arrays' lengths -> int32 arrays. Raises CorruptPayload."""
     reader = _Reader(payload)
     tables = [_read_table(reader) for _ in range(reader.number(MAX_TABLES))]
     table_of = [reader.number(len(tables) - 1) if length else None for length in lengths]
@@ -80,7 +81,8 @@ def entropy_bits(array: np.ndarray) -> float:
 
 
 def _model(frequencies: np.ndarray):
-    # constriction gives every symbol one part in 2^24 beforehand and scales the rest by (2^24 - n) / sum: exactly 1 here.
+    # constriction gives every symbol one part in 2^24 beforehand and scales the rest by
+    # (2^24 - n) / sum, which is exactly 1 here.
     weights = frequencies.astype(np.float64) * ((1 << PRECISION) // TOTAL) - 1
     return constriction.stream.model.Categorical(weights, perfect=False)
 
@@ -167,6 +169,6 @@ class _Reader:
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
                 if value > largest:
-                    raise CorruptPayload(f"a number in its tables is {value}, at most {largest} may stand there")
+                    raise CorruptPayload(f"a number in its tables is {value}, more than {largest}")
                 return value
         raise CorruptPayload("a number in its tables is too long")

@@ -5,8 +5,8 @@
     5       1       version
     6       4       header size, little endian
     10      8       SHA-256 of the header (first 8 bytes)
-    18      …       header: JSON, zstandard; section names, sizes and SHA-256 (first 8 bytes), tensor names and shapes
-    …       …       sections in the header's order: weights, vectors, scales (entropy coded), plain (float16), others
+    18      …       header: JSON, zstandard; sections (name, size, first 8 bytes of SHA-256), tensors (name, shape)
+    …       …       sections: weights, vectors, scales (entropy coded), plain (float16), others
     end-16  16      SHA-256 of everything before (first 16 bytes)
 
 A wrong byte anywhere is a UserError that names the section. Sizes are checked before anything is allocated.
@@ -38,7 +38,7 @@ CODED, PLAIN = "coded", "plain"
 
 @dataclass(frozen=True)
 class Coded:
-    """A tensor that is scale x integer: integers (R, C) or (N,), and a step's grid index for each row or for all."""
+    """A tensor that is scale x integer: integers (R, C) or (N,), grid index of each row's step or the one."""
 
     integers: np.ndarray
     scale_index: np.ndarray
@@ -84,7 +84,9 @@ def unpack(data: bytes, source: str) -> Contents:
     rows = [shape[0] if len(shape) == 2 else 1 for shape in coded_shapes.values()]
     integers = _decode(sections, "weights", matrices, source) | _decode(sections, "vectors", vectors, source)
     scale_index = _stream(sections, "scales", rows, source)
-    coded = {name: Coded(integers[name], index) for name, index in zip(coded_shapes, scale_index, strict=True)}
+    coded = {
+        name: Coded(integers[name], index) for name, index in zip(coded_shapes, scale_index, strict=True)
+    }
     if len(sections["plain"]) != 2 * sum(math.prod(shape) for shape in plain_shapes.values()):
         raise UserError(f"{source}: section plain does not hold the tensors that the header lists")
     plain, position = {}, 0
@@ -128,7 +130,9 @@ def _digest(data: bytes, size: int) -> bytes:
 def _sections(data: bytes, source: str) -> tuple[dict, dict[str, bytes]]:
     """Every check on bytes: (header, {section: body})."""
     if len(data) > MAX_FILE_BYTES:
-        raise UserError(f"{source}: {len(data)} bytes are more than a packed file may have ({MAX_FILE_BYTES})")
+        raise UserError(
+            f"{source}: {len(data)} bytes are more than a packed file may have ({MAX_FILE_BYTES})"
+        )
     if data[: len(MAGIC)] != MAGIC:
         raise UserError(f"{source}: is no packed recogniser (its magic is not {MAGIC.decode()})")
     if len(data) < FIXED.size + FILE_DIGEST:
@@ -162,7 +166,9 @@ def _sections(data: bytes, source: str) -> tuple[dict, dict[str, bytes]]:
         raise UserError(f"{source}: section checksum is damaged (it does not fit the file)")
     missing = {"weights", "vectors", "scales", "plain"} - sections.keys()
     if missing or len(sections) != len(listed):
-        raise UserError(f"{source}: section header lists no or two sections {', '.join(sorted(missing)) or 'alike'}")
+        raise UserError(
+            f"{source}: section header lists no or two sections {', '.join(sorted(missing)) or 'alike'}"
+        )
     return header, sections
 
 
@@ -194,7 +200,9 @@ def _decode(
     return {name: array.reshape(shape) for (name, shape), array in zip(shapes.items(), arrays, strict=True)}
 
 
-def _stream(sections: dict[str, bytes], section: str, lengths: Sequence[int], source: str) -> list[np.ndarray]:
+def _stream(
+    sections: dict[str, bytes], section: str, lengths: Sequence[int], source: str
+) -> list[np.ndarray]:
     try:
         return entropy_coding.decode(sections[section], lengths)
     except entropy_coding.CorruptPayload as error:

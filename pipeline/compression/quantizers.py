@@ -1,8 +1,8 @@
 """Fake quantizers: weights become scale x integer on a grid of -max_level … max_level with a true zero.
 
-One step for each row (R) of a matrix (R, C). Steps lie on a geometric grid of eight per octave whose values are
-exact in float16, so that scale x integer is exact in float32 and a step costs four bits instead of sixteen in the
-packed file. Training sees the rounded step: nothing changes when the model is packed.
+One step for each row (R) of a matrix (R, C). Steps lie on a geometric grid of eight per octave whose values
+are exact in float16, so that scale x integer is exact in float32 and a step costs about four bits instead of
+sixteen in the packed file. Training sees the rounded step: nothing changes when the model is packed.
 `levels` is odd: 3 (ternary), 7, 15, 31 … 255; max_level = (levels - 1) / 2.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 
 STEPS_PER_OCTAVE = 8
-MANTISSAS = (1024, 1117, 1218, 1328, 1448, 1579, 1722, 1878)  # round(1024 · 2^(i/8)): literals, equal everywhere
+MANTISSAS = (1024, 1117, 1218, 1328, 1448, 1579, 1722, 1878)  # round(1024 · 2^(i/8))
 LOWEST_INDEX = -14 * STEPS_PER_OCTAVE  # 2^-14, the smallest normal float16
 HIGHEST_INDEX = 16 * STEPS_PER_OCTAVE - 1
 
@@ -23,7 +23,7 @@ HIGHEST_INDEX = 16 * STEPS_PER_OCTAVE - 1
 def max_level(levels: int) -> int:
     """15 -> 7. UserError for a count without a zero in its middle, or beyond a byte."""
     if not 3 <= levels <= 255 or levels % 2 == 0:
-        raise UserError(f"levels: {levels} is not an odd number between 3 and 255 (zero must be one of the levels)")
+        raise UserError(f"levels: {levels} must be an odd number between 3 and 255 (zero is a level)")
     return (levels - 1) // 2
 
 
@@ -55,7 +55,7 @@ def index_of_step(step_R: Tensor) -> Tensor:
 
 
 class _FakeQuantize(torch.autograd.Function):
-    """LSQ (Esser et al. 2020, arXiv 1902.08153), eq. 1-3 and section 2.2, on log2 steps that are rounded to the grid."""
+    """LSQ (Esser et al. 2020, arXiv 1902.08153, eq. 1-3, section 2.2) on log2 steps rounded to the grid."""
 
     @staticmethod
     def forward(ctx, weight_RC: Tensor, log2_step_R: Tensor, top: int) -> Tensor:
@@ -80,7 +80,7 @@ class _FakeQuantize(torch.autograd.Function):
 
 
 def fake_quantize(weight_RC: Tensor, log2_step_R: Tensor, top: int) -> Tensor:
-    """Nearest grid point of each weight (R, C), straight-through for weights, LSQ's gradient for the steps."""
+    """Nearest grid point of each weight (R, C); straight-through for weights, LSQ's gradient for steps."""
     return _FakeQuantize.apply(weight_RC, log2_step_R, top)
 
 
@@ -104,7 +104,7 @@ def min_max_step(weight_RC: Tensor, top: int) -> Tensor:
 
 
 def mse_step(weight_RC: Tensor, top: int, octaves: int = 5) -> Tensor:
-    """The grid step with the least squared rounding error of each row, by trying all below min-max -> (R,)."""
+    """The grid step of least squared rounding error for each row, trying all below min-max -> (R,)."""
     start_R = nearest_index(min_max_step(weight_RC, top))
     best_R, least_R = start_R, torch.full_like(weight_RC[:, 0], math.inf)
     for down in range(octaves * STEPS_PER_OCTAVE):

@@ -1,7 +1,8 @@
 """Magnitude pruning with an equal quota for every row, on a cubic schedule.
 
-Every row of a matrix loses the same number of weights: the four gates of an LSTM get the same share (arXiv 1912.00120:
-global saliency concentrates the survivors in a few gates) and a machine that gives a row to each lane stays balanced.
+Every row of a matrix loses the same number of weights: the four gates of an LSTM get the same share (arXiv
+1912.00120: global saliency concentrates the survivors in a few gates) and a machine that gives a row to each
+lane stays balanced.
 `group_rows` rows may share a quota, e.g. a whole gate block.
 """
 
@@ -23,7 +24,7 @@ def one_shot_schedule(fraction: float, final: float, initial: float = 0.0) -> fl
 
 
 def magnitude_mask(weight_RC: Tensor, sparsity: float, group_rows: int = 1) -> Tensor:
-    """Mask (R, C), bool: False for the ceil(sparsity · C · group_rows) smallest weights of each group of rows.
+    """Mask (R, C), bool: False for the ceil(sparsity · C · group_rows) smallest weights of a group of rows.
 
     Ties fall to the lower column. Rows that do not fill a group share the matrix as one group.
     """
