@@ -47,7 +47,7 @@ def noisy_copies(rows: list[Row], manifest: str | Path, num_copies: int, seed: i
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{listing}: data.noise_copies needs this list of noises ({type(error).__name__} while reading it)"
+            f"{listing}: data.noise_copies needs this list of noises ({type(error).__name__} reading it)"
         ) from error
     missing = [path for kind in paths.values() for path in kind if not path.is_file()]
     if missing or not paths["noise"]:
