@@ -1,8 +1,8 @@
 """Run the graph with other parameters in a copy of the project: `python -m pipeline.presets NAME`.
 
 presets/NAME.yaml is laid over params.yaml in runs/NAME/, which shares the DVC cache and the MLflow store:
-stages with equal inputs are not run twice. The same command again goes on where it stopped. On success the metrics
-of `evaluate` become reports/NAME.json. presets/real.yaml reads the manifest that SOTTO_MANIFEST names.
+stages with equal inputs are not run twice. The same command again goes on where it stopped. On success
+the metrics of `evaluate` become reports/NAME.json. presets/real.yaml reads SOTTO_MANIFEST's manifest.
 """
 
 import os
@@ -23,7 +23,8 @@ TRACKING_DEFAULT = "sqlite:///{}/mlflow.db"
 def make_copy(root: Path, target: Path, overlay: Path | None) -> None:
     """Copy the project's files from `root` to `target` and merge `overlay` into its params.yaml.
 
-    Of an earlier copy, modules that `root` no longer has go; data, reports, scratch folders and dvc.lock stay. Raises UserError for an overlay with a key that params.yaml lacks, or an impossible value.
+    Of an earlier copy, modules that `root` lacks go; data, reports, scratch folders and dvc.lock stay.
+    Raises UserError for an overlay with a key that params.yaml lacks, or an impossible value.
     """
     params = read_yaml(root / "params.yaml")
     if overlay is not None:
@@ -70,7 +71,7 @@ def project_files(root: Path) -> list[Path]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any], file: str, where: str = "") -> dict[str, Any]:
-    """`base` with the values of `over`, whose keys must exist. A section with another `name` replaces its twin."""
+    """`base` with the values of `over`, whose keys must exist. Another `name` replaces the section."""
     merged = dict(base)
     for key, value in over.items():
         if key not in base:

@@ -1,4 +1,4 @@
-"""The MLflow side: one experiment, a parent run per `dvc repro`, a child run per stage. Imported late: 3 s."""
+"""The MLflow side: one experiment, a parent run per `dvc repro`, a child run per stage."""
 
 import json
 import logging
