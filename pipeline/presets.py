@@ -104,8 +104,9 @@ def run_preset(name: str, root: Path) -> int:
     status = repro(target, name, root)
     metrics = target / "data/evaluate/metrics.json"
     if status == 0 and name != "toy" and metrics.exists():
-        (root / "reports").mkdir(exist_ok=True)
-        copy_atomically(metrics, root / "reports" / f"{name}.json")
+        from pipeline.evaluation.publish import publish
+
+        publish(target, name, root)
         print(f"runs/{name}: done; metrics in reports/{name}.json, packed model in runs/{name}/data/pack")
     return status
 

@@ -49,10 +49,32 @@ def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
     return paths
 
 
+def draw_report(
+    folder: str | Path,
+    rows: Sequence[Mapping],
+    table: pd.DataFrame,
+    curves: Mapping[str, pd.DataFrame],
+    zeros: Mapping[str, Mapping[str, float]],
+) -> list[Path]:
+    """Every picture of the report; arguments as those of the functions below. Returns the files."""
+    figures = {
+        "wer_against_bytes": wer_against_bytes(rows),
+        "training_curves": training_curves(curves),
+        "zeros_per_layer": zeros_per_layer(zeros),
+    }
+    if table["snr_db"].notna().any():
+        figures["wer_by_snr"] = wer_by_snr(table)
+    ends = [rows[0]["model"], rows[-1]["model"]]
+    for column in ("voice", "intent", "source"):
+        if table[column].nunique() > 1:
+            figures[f"wer_by_{column}"] = wer_by_group(table, column, ends, f"WER by {column}")
+    return [path for name, figure in figures.items() for path in save(figure, folder, name)]
+
+
 def wer_against_bytes(rows: Sequence[Mapping], title: str = "WER against bytes") -> Figure:
     """Rows {model, wer, low, high, bytes} in the order of the graph; bars are 95 % intervals, bytes are logarithmic."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _canvas(7.2, 4.3)
+        figure, axes = canvas(7.2, 4.3)
         sizes = [row["bytes"] for row in rows]
         wers = [row["wer"] for row in rows]
         axes.plot(sizes, wers, color="#bbbbbb", linewidth=1.2, zorder=1)
@@ -108,7 +130,7 @@ def zeros_per_layer(
     """{model: {matrix name: fraction of zeros}} as horizontal bars, one row per matrix."""
     names = list(next(iter(zeros_by_model.values()), {}))
     with matplotlib.rc_context(STYLE):
-        figure, axes = _canvas(7.2, 1.4 + 0.3 * max(1, len(names)))
+        figure, axes = canvas(7.2, 1.4 + 0.3 * max(1, len(names)))
         height = 0.8 / max(1, len(zeros_by_model))
         for index, (model, fractions) in enumerate(zeros_by_model.items()):
             rows = np.arange(len(names)) + (index - (len(zeros_by_model) - 1) / 2) * height
@@ -132,7 +154,7 @@ def zeros_per_layer(
 def wer_by_snr(table: pd.DataFrame, edges_db: Sequence[float] = (0, 5, 10, 15, 20, 25, 30, 40)) -> Figure:
     """WER by signal-to-noise ratio, one line per model; `table` has all models' utterances."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _canvas(6.4, 3.8)
+        figure, axes = canvas(6.4, 3.8)
         bins = pd.cut(table["snr_db"], edges_db)
         for model, rows in table.assign(bin=bins).dropna(subset=["bin"]).groupby("model", sort=False):
             result = wer_by(rows, "bin").sort_index()
@@ -150,7 +172,7 @@ def wer_by_group(table: pd.DataFrame, column: str, models: Sequence[str], title:
     parts = {model: wer_by(table[table["model"] == model], column)["wer"] for model in models}
     order = parts[models[-1]].sort_values().index
     with matplotlib.rc_context(STYLE):
-        figure, axes = _canvas(6.4, 1.4 + 0.24 * max(1, len(order)))
+        figure, axes = canvas(6.4, 1.4 + 0.24 * max(1, len(order)))
         rows = np.arange(len(order))
         frame = pd.DataFrame(parts).reindex(order)
         axes.hlines(rows, frame.min(axis=1), frame.max(axis=1), color="#cccccc", linewidth=2, zorder=1)
@@ -165,7 +187,8 @@ def wer_by_group(table: pd.DataFrame, column: str, models: Sequence[str], title:
     return figure
 
 
-def _canvas(width: float, height: float):
+def canvas(width: float, height: float):
+    """An empty figure (inches) and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 

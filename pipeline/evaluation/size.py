@@ -51,7 +51,7 @@ def weight_matrices(parameters: Mapping) -> dict:
 def stored_bytes(parameters: Mapping) -> int:
     """Bytes of the parameters without an entropy coder: the cheaper of dense and mask + values for each matrix.
 
-    A matrix with a `<name>.scale` beside it holds scale x integer: its values cost ceil(log2(levels)) bits each, the
+    A tensor with a `<name>.scale` beside it holds scale x integer: its values cost ceil(log2(levels)) bits each, the
     levels being those that -max…max spans, and its scales 4 bytes each.
     """
     bits = 0
@@ -85,7 +85,8 @@ def megabytes(size_bytes: float) -> str:
 
 
 def _symbol_bits(value, scale) -> int:
-    largest = int(abs(value / scale.reshape(-1, 1)).max().round())
+    """Bits of one symbol; `scale` is (R,) for a matrix and (1,) for a vector."""
+    largest = int(abs(value / (scale.reshape(-1, 1) if len(value.shape) == 2 else scale)).max().round())
     return max(1, math.ceil(math.log2(2 * largest + 1)))
 
 

@@ -17,7 +17,7 @@ CONDITIONS = (
     "intent", "voice", "accent", "language", "source", "snr_db", "rt60_s", "interferer_sir_db", "whisper",
     "pause_s", "name_rank", "unseen_name", "rare_words",
 )  # fmt: skip
-NOISY_BELOW_SNR_DB = 12.0
+NOISY_SNR_DB = 12.0
 
 
 def normalise(text: str) -> str:
@@ -62,7 +62,9 @@ def utterance_record(cut) -> dict:
     }
 
 
-def utterance_table(records: list[dict], hypotheses: dict[str, str], model: str) -> pd.DataFrame:
+def utterance_table(
+    records: list[dict], hypotheses: dict[str, str], model: str, noisy_snr_db: float = NOISY_SNR_DB
+) -> pd.DataFrame:
     """One row per utterance for one model: its record, the hypothesis, words, S, D, I, errors and its WER (percent).
 
     Raises KeyError where a record has no hypothesis: an utterance that was not decoded must not vanish from the WER.
@@ -78,13 +80,13 @@ def utterance_table(records: list[dict], hypotheses: dict[str, str], model: str)
         if name in table:
             table[name] = pd.to_numeric(table[name], errors="coerce").astype("float64")
     table["reference"] = table["reference"].map(normalise)
-    table["noisy"] = is_noisy(table)
+    table["noisy"] = is_noisy(table, noisy_snr_db)
     return table
 
 
-def is_noisy(table: pd.DataFrame) -> pd.Series:
-    """The harder part of a test set: SNR below 12 dB or somebody else talking."""
-    return (table["snr_db"] < NOISY_BELOW_SNR_DB) | table["interferer_sir_db"].notna()
+def is_noisy(table: pd.DataFrame, noisy_snr_db: float = NOISY_SNR_DB) -> pd.Series:
+    """The harder part of a test set: a low signal-to-noise ratio or somebody else talking."""
+    return (table["snr_db"] < noisy_snr_db) | table["interferer_sir_db"].notna()
 
 
 def wer(table: pd.DataFrame) -> float:

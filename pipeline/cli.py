@@ -1,0 +1,106 @@
+"""`sotto`: use a packed recogniser from the command line.
+
+    sotto transcribe FILES… [--model PATH] [--json]
+    sotto inspect FILE.sotto [--json]
+
+A user's mistake is one sentence on stderr and exit code 2. Nothing heavy is imported before a command runs, so that
+`sotto --help` answers at once.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.errors import UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="A speech recogniser in 120 kB.",
+)
+ROOT = Path(__file__).resolve().parent.parent
+RUN_MODEL, RELEASED_MODEL = Path("data/pack/model.sotto"), ROOT / "release/model.sotto"
+
+
+@app.command()
+def transcribe(
+    files: Annotated[
+        list[Path], typer.Argument(help="Audio files: WAV, FLAC, Ogg, MP3; any rate, any channels.")
+    ],
+    model: Annotated[
+        Path | None, typer.Option(help="Packed recogniser; default: your last run's, else the released one.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object per file: text, tokens with times, …")
+    ] = False,
+) -> None:
+    """Write what is said in each file."""
+    from pipeline.runtime.audio import read_audio
+    from pipeline.runtime.bundle import load_packed
+    from pipeline.runtime.recognise import transcribe as recognise
+
+    packed = load_packed(model or default_model())
+    failed = False
+    for file in files:
+        try:
+            transcript = recognise(packed, read_audio(file))
+        except UserError as error:
+            failed = True
+            print(f"sotto: {error}", file=sys.stderr)
+            continue
+        if as_json:
+            print(json.dumps(_as_record(file, transcript), ensure_ascii=False), flush=True)
+        else:
+            print(transcript.text if len(files) == 1 else f"{file}\t{transcript.text}", flush=True)
+    if failed:
+        raise typer.Exit(2)
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A packed recogniser (.sotto).")],
+    as_json: Annotated[bool, typer.Option("--json", help="Everything as one JSON object.")] = False,
+) -> None:
+    """Show what a packed recogniser holds: sections, bytes, bits per weight, zeros."""
+    from pipeline.evaluation.inspect import describe, render
+
+    description = describe(file)
+    print(json.dumps(description, ensure_ascii=False, indent=1) if as_json else render(description))
+
+
+def default_model() -> Path:
+    """The packed file of the last run in this tree, else the released one."""
+    for path in (RUN_MODEL, ROOT / RUN_MODEL, RELEASED_MODEL):
+        if path.is_file():
+            return path
+    raise UserError(
+        f"no packed recogniser at {ROOT / RUN_MODEL} or {RELEASED_MODEL}; run `make repro` or give --model"
+    )
+
+
+def _as_record(file: Path, transcript) -> dict:
+    return {
+        "file": str(file),
+        "text": transcript.text,
+        "tokens": [{"piece": token.piece, "time_s": token.time_s} for token in transcript.tokens],
+        "confidence": round(transcript.confidence, 4),
+        "duration_s": round(transcript.duration_s, 3),
+        "rtf": round(transcript.rtf, 4),
+    }
+
+
+def main() -> None:
+    """Entry point of the `sotto` command."""
+    try:
+        app()
+    except UserError as error:
+        print(f"sotto: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Whole-utterance recognition: features or samples in, words with times and a confidence out.
+
+Two users: the command line (one file at a time) and the evaluation (thousands of utterances, batched by length).
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from pipeline.decoding.greedy import GreedyResult, greedy
+from pipeline.features.fbank import fbank
+from pipeline.runtime.audio import SAMPLE_RATE_HZ
+
+FRAME_S = 0.08  # an encoder frame
+FEATURES_PER_FRAME = 8
+
+
+@dataclass(frozen=True)
+class Token:
+    """A subword piece and when it was emitted, seconds from the start of the audio (end of its 80 ms frame)."""
+
+    piece: str
+    time_s: float
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """`confidence`: geometric mean of the path's probability per token, 0…1. `rtf`: time taken / audio length."""
+
+    text: str
+    tokens: list[Token]
+    confidence: float
+    duration_s: float
+    rtf: float
+
+
+@torch.inference_mode()
+def transcribe(packed, samples_S: np.ndarray) -> Transcript:
+    """One utterance (float32, 16 kHz, mono) through features, encoder and greedy search of a loaded bundle."""
+    start = time.perf_counter()
+    features_1NF = fbank(torch.from_numpy(samples_S)[None], packed.fbank_config)
+    result = _decode_batch(packed.model, [features_1NF[0]])[0]
+    duration_s = len(samples_S) / SAMPLE_RATE_HZ
+    pieces = packed.tokenizer.pieces
+    return Transcript(
+        text=packed.tokenizer.decode(result.tokens),
+        tokens=[
+            Token(pieces[token][0], round((frame + 1) * FRAME_S, 2))
+            for token, frame in zip(result.tokens, result.frames, strict=True)
+        ],
+        confidence=confidence(result),
+        duration_s=duration_s,
+        rtf=(time.perf_counter() - start) / duration_s,
+    )
+
+
+def confidence(result: GreedyResult) -> float:
+    """exp(path log-probability / (tokens + 1)): 1 for a path without doubt, whatever its length."""
+    return math.exp(min(0.0, float(result.log_prob)) / (len(result.tokens) + 1))
+
+
+@torch.inference_mode()
+def decode_many(
+    model, features: Sequence[np.ndarray | torch.Tensor], batch_frames: int = 24_000, name: str = ""
+) -> list[GreedyResult]:
+    """Greedy results for features (N, F) in the order given; batches hold up to `batch_frames` padded 10 ms frames.
+
+    Utterances go by length, so that batches hold little padding; progress on stderr.
+    """
+    order = sorted(range(len(features)), key=lambda index: -len(features[index]))
+    results: list[GreedyResult | None] = [None] * len(features)
+    with tqdm(total=len(order), desc=name, unit="utt", mininterval=1.0) as progress:
+        start = 0
+        while start < len(order):
+            size = max(1, batch_frames // max(1, len(features[order[start]])))
+            chosen = order[start : start + size]
+            for index, result in zip(
+                chosen, _decode_batch(model, [features[i] for i in chosen]), strict=True
+            ):
+                results[index] = result
+            start += size
+            progress.update(len(chosen))
+    return results
+
+
+def _decode_batch(model, features: Sequence[np.ndarray | torch.Tensor]) -> list[GreedyResult]:
+    """features: list of (N, F). An utterance shorter than one encoder frame is padded to one."""
+    tensors = [torch.as_tensor(np.asarray(item, dtype=np.float32)) for item in features]
+    lengths_B = torch.tensor([max(FEATURES_PER_FRAME, len(item)) for item in tensors])
+    features_BNF = tensors[0].new_zeros(len(tensors), int(lengths_B.max()), tensors[0].shape[1])
+    for row, item in enumerate(tensors):
+        features_BNF[row, : len(item)] = item
+    device = next(iter(model.parameters())).device
+    encoded_BTD, frame_lengths_B = model.encode(features_BNF.to(device), lengths_B.to(device))
+    return greedy(model, encoded_BTD, frame_lengths_B)
