@@ -100,7 +100,7 @@ def _normalise(count_N: np.ndarray) -> np.ndarray:
 
 
 def _merge(counts: Sequence[np.ndarray]) -> list[tuple[np.ndarray, list[int]]]:
-    """(common counts, members): the pair whose joint table saves most bits is joined, until none saves any."""
+    """(common counts, members): join the pair whose joint table saves most bits, until none saves any."""
     groups = {number: (count_N, [number]) for number, count_N in enumerate(counts)}
     cost = {number: _cost_bits(count_N) for number, count_N in enumerate(counts)}
     saving: dict[tuple[int, int], float] = {}

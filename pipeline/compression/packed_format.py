@@ -5,7 +5,7 @@
     5       1       version
     6       4       header size, little endian
     10      8       SHA-256 of the header (first 8 bytes)
-    18      …       header: JSON, zstandard; sections (name, size, first 8 bytes of SHA-256), tensors (name, shape)
+    18      …       header (JSON, zstandard): sections with size and SHA-256, tensors with shape
     …       …       sections: weights, vectors, scales (entropy coded), plain (float16), others
     end-16  16      SHA-256 of everything before (first 16 bytes)
 
