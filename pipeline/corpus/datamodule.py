@@ -50,14 +50,16 @@ def batches(
     cuts = list(cuts)
     if not cuts:
         raise UserError("there are no utterances to make batches of; look at rejected.jsonl of data/prepare")
+    few = len(cuts) < 4 * num_buckets  # too few to divide by length: lhotse's estimate needs several a bucket
     sampler = DynamicBucketingSampler(
         cuts,
         max_duration=batch_seconds,
-        num_buckets=min(num_buckets, len(cuts)),
+        num_buckets=num_buckets,
+        duration_bins=[max(cut.duration for cut in cuts)] if few else None,
         shuffle=shuffle,
         seed=seed,
         sync_buckets=True,  # lhotse 1.33 loses the last partial batches of an epoch without it
-        buffer_size=max(20_000, len(cuts)) if len(cuts) < 100_000 else 50_000,
+        buffer_size=50_000,
         world_size=1,
         rank=0,
     )
