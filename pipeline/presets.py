@@ -21,7 +21,7 @@ TRACKING_DEFAULT = "sqlite:///{}/mlflow.db"
 
 
 def make_copy(root: Path, target: Path, overlay: Path | None) -> None:
-    """Copy the project's files from `root` to `target` and merge `overlay` into its params.yaml.
+    """Copy the project to `target`, merge `overlay` into params.yaml; `cache` stands in for the DVC cache.
 
     Of an earlier copy, modules that `root` lacks go; data, reports, scratch folders and dvc.lock stay.
     Raises UserError for an overlay with a key that params.yaml lacks, or an impossible value.

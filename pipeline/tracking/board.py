@@ -1,8 +1,8 @@
 """MLflow's board with the compression trade-offs already laid out: `make mlflow`.
 
-MLflow has no official way to set its charts from code (mlflow/mlflow#9604), but a shared view is an experiment
-tag of plain JSON, `mlflow.sharedViewState.<key>`, which its page reads for `viewStateShareKey=<key>`. The
-format is internal to MLflow 3.17: the pin and the test belong together.
+MLflow has no official way to set its charts from code (mlflow/mlflow#9604), but a shared view is a tag of
+the experiment, plain JSON, `mlflow.sharedViewState.<key>`, which its page reads for
+`viewStateShareKey=<key>`. The format is internal to MLflow 3.17: pin and test belong together.
 """
 
 import json
@@ -26,16 +26,16 @@ SECTION = "compression"
 COLUMNS = ("wer", "bytes", "bits_per_weight", "zeros")
 NOTE = """# Sotto: what each step of the compression costs
 
-One parent run per `dvc repro`, a child per stage. The runs of teacher, student, sparsify, qat and pack carry their
-model's `wer` (percent, test set), `bytes`, `bits_per_weight` and `zeros`; the charts compare those.
+One parent run per `dvc repro`, a child per stage. The runs of teacher, student, sparsify,
+qat and pack carry `wer` (percent, test set), `bytes`, `bits_per_weight` and `zeros` of their model.
 """
 
 
 def view_state() -> dict[str, Any]:
-    """What the page shows: runs with a size, best first, and three charts."""
+    """What the page shows: the runs that made a model, best first, and three charts."""
     tags = ("family", "preset")
     return {
-        "searchFilter": "metrics.bytes > 0",
+        "searchFilter": "metrics.bytes > 0 and tags.family != 'repro'",
         "orderByKey": "metrics.`wer`",
         "orderByAsc": True,
         "lifecycleFilter": "Active",

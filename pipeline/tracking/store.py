@@ -41,10 +41,10 @@ def tracking_uri() -> str:
 def open_store(uri: str) -> "tuple[MlflowClient, str]":
     """The client and the experiment's id; made if need be. Raises UserError if the store cannot be opened."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow.tracking import MlflowClient
 
+    for name in ("alembic", "mlflow"):  # MLflow sets their levels when it is imported
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)

@@ -1,0 +1,74 @@
+"""`kill -9` of `dvc repro` in the middle of a training, then `dvc repro`: no orphan, and the same numbers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import copy_of, dvc, toy_environment
+
+STAGE = "student"
+FORCED = ("repro", "--force", "--no-run-cache", "--single-item", STAGE)
+
+
+@pytest.fixture(scope="module")
+def workspace(toy_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_of(toy_run, tmp_path_factory.mktemp("resume") / "project")
+
+
+def start(workspace: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "dvc", *FORCED]
+    return subprocess.Popen(command, cwd=workspace, env=toy_environment(workspace), stdout=subprocess.DEVNULL)
+
+
+def kill_when(process: subprocess.Popen, happened, seconds: float = 120.0) -> None:
+    """SIGKILL for DVC alone as soon as `happened()`; then its stage must be gone within seconds."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert process.poll() is None and time.monotonic() < deadline, "the moment to kill never came"
+        time.sleep(0.01)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children, "DVC was running no stage"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE], "an orphan trains on"
+
+
+def without_times(file: Path) -> dict:
+    return {
+        key: value for key, value in json.loads(file.read_text()).items() if not key.startswith("seconds/")
+    }
+
+
+def run_id_in(scratch: Path) -> str:
+    return json.loads((scratch / "run.json").read_text())["run_id"]
+
+
+def test_a_killed_training_goes_on_to_the_same_numbers(workspace, toy_run):
+    scratches = workspace / ".scratch"
+
+    def begun() -> bool:
+        return bool(list(scratches.glob(f"{STAGE}-*/run.json")))
+
+    def saved() -> bool:
+        return bool(list(scratches.glob(f"{STAGE}-*/**/*.ckpt")))
+
+    kill_when(start(workspace), begun)
+    kill_when(start(workspace), saved)
+    (scratch,) = scratches.glob(f"{STAGE}-*")
+    killed = run_id_in(scratch)
+    done = dvc(workspace, *FORCED)
+    assert done.returncode == 0, done.stdout
+    assert not scratch.exists()
+    folder, reference = workspace / "data" / STAGE, toy_run / "data" / STAGE
+    assert without_times(folder / "metrics.json") == without_times(reference / "metrics.json")
+    assert (folder / "model.safetensors").read_bytes() == (reference / "model.safetensors").read_bytes()
+    card = json.loads((folder / "card.json").read_text())
+    assert card["run_id"] == killed, "the killed MLflow run goes on"
