@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call
 
-from pipeline.compression import entropy_coding, packed_format, quantizers, sparsifier
+from pipeline.compression import entropy_coding, packed_format, quantizers, sparsifier, zeros_and_bits
 from pipeline.compression.compressor import Compressor, CompressorConfig
 from pipeline.compression.packed_format import Coded, Contents
 from pipeline.errors import UserError
@@ -470,3 +470,23 @@ def test_messages_name_the_section():
         broken[at] ^= 0x10
         with pytest.raises(UserError, match=words):
             packed_format.unpack(bytes(broken), "x")
+
+
+# Figures
+
+
+def test_zeros_and_entropy_by_layer_and_in_all():
+    integers = torch.tensor([[0, 0, 1, -1], [0, 0, 1, 1]])
+    tensors = {
+        "a": integers * 0.5,
+        "a.scale": torch.full((2,), 0.5),
+        "b": torch.ones(1, 8),
+        "bias": torch.zeros(3),
+    }
+    first, second = zeros_and_bits.layer_table(tensors)
+    assert first == ("a", 8, 0.5, pytest.approx(0.5 + 3 / 8 * math.log2(8 / 3) + 3 / 8))
+    assert second == ("b", 8, 0.0, None)
+    assert zeros_and_bits.totals(tensors) == {"zeros": 0.25}
+    quantised = {name: tensor for name, tensor in tensors.items() if name.startswith("a")}
+    assert zeros_and_bits.totals(quantised)["entropy"] == first.entropy_bits
+    assert zeros_and_bits.as_csv([second]) == "layer,weights,zeros,entropy_bits\nb,8,0.000000,\n"
