@@ -20,7 +20,7 @@ KEPT = {"data", "reports"}  # written by the run itself, not copied
 TRACKING_DEFAULT = "sqlite:///{}/mlflow.db"
 
 
-def make_copy(root: Path, target: Path, overlay: Path | None) -> None:
+def make_copy(root: Path, target: Path, overlay: Path | None, cache: Path | None = None) -> None:
     """Copy the project to `target`, merge `overlay` into params.yaml; `cache` stands in for the DVC cache.
 
     Of an earlier copy, modules that `root` lacks go; data, reports, scratch folders and dvc.lock stay.
@@ -44,7 +44,7 @@ def make_copy(root: Path, target: Path, overlay: Path | None) -> None:
         copy_atomically(source, copy)
     write_yaml(target / "params.yaml", params)
     load_all(target / "params.yaml")
-    _configure_dvc(root, target)
+    _configure_dvc(target, cache or root / ".dvc/cache")
 
 
 def project_files(root: Path) -> list[Path]:
@@ -143,10 +143,10 @@ def _name_the_manifest(params: dict[str, Any], root: Path) -> None:
     params["data"] = {**data, "manifest": str(path)}
 
 
-def _configure_dvc(root: Path, target: Path) -> None:
-    """A DVC project of its own, without git, on the cache of `root`."""
+def _configure_dvc(target: Path, cache: Path) -> None:
+    """A DVC project of its own, without git, on the DVC cache `cache`."""
     (target / ".dvc").mkdir(exist_ok=True)
-    content = f"[core]\n    no_scm = true\n[cache]\n    dir = {root / '.dvc/cache'}\n"
+    content = f"[core]\n    no_scm = true\n[cache]\n    dir = {cache}\n"
     write_atomically(target / ".dvc/config.local", content)
 
 

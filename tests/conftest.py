@@ -59,7 +59,7 @@ def stage_environment(**extra: str) -> dict[str, str]:
 def toy_run(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A copy of the project in which `dvc repro` has run on toy parameters; made once for all test processes.
 
-    Its MLflow store is mlflow.db inside. Read it only; a test that runs stages works on `copy_of(toy_run, …)`.
+    Its MLflow store is mlflow.db inside. Only read it; a test that runs stages uses `copy_of(toy_run, …)`.
     """
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

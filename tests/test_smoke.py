@@ -1,4 +1,4 @@
-"""The whole graph on toy parameters in a temporary copy (2 minutes): what it leaves, and what is run again when."""
+"""The whole graph on toy parameters in a temporary copy: what it leaves, and what is run again when."""
 
 import json
 import subprocess
