@@ -3,8 +3,8 @@
     sotto transcribe FILES… [--model PATH] [--json]
     sotto inspect FILE.sotto [--json]
 
-A user's mistake is one sentence on stderr and exit code 2. Nothing heavy is imported before a command runs, so that
-`sotto --help` answers at once.
+A user's mistake is one sentence on stderr and exit code 2. Nothing heavy is imported before a command runs,
+so that `sotto --help` answers at once.
 """
 
 import json

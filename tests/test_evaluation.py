@@ -25,9 +25,9 @@ def fabricated_table(
             words = ["turn", "on", "the", "kitchen", "lamp"]
             name = f"s{speaker:02d}-{index:03d}"
             snr_db = 5 + 25 * generator.random()
-            records.append({"id": name, "speaker": f"s{speaker:02d}", "reference": " ".join(words), "snr_db": snr_db,
-                            "rt60_s": 0.2, "interferer_sir_db": None, "intent": "lamp", "voice": f"v{speaker}",
-                            "pause_s": 0.0})  # fmt: skip
+            said = {"id": name, "speaker": f"s{speaker:02d}", "reference": " ".join(words)}
+            where = {"snr_db": snr_db, "rt60_s": 0.2, "interferer_sir_db": None, "pause_s": 0.0}
+            records.append({**said, **where, "intent": "lamp", "voice": f"v{speaker}"})
             hypotheses[name] = " ".join("x" if generator.random() < rate else word for word in words)
     return wer.utterance_table(records, hypotheses, model)
 

@@ -1,8 +1,8 @@
-"""Every notebook opens with a question, is paired with its .py twin, holds no output, and runs on the toy run."""
+"""Every notebook opens with a question, is paired with its .py twin, holds no output, and runs on the toy
+run.
+"""
 
 import os
-import shutil
-from pathlib import Path
 
 import jupytext
 import nbformat
@@ -37,14 +37,11 @@ def test_notebook_asks_a_question_and_holds_no_output_and_trains_nothing(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_on_the_toy_run(path, toy_run, monkeypatch):
-    folder = Path(toy_run) / "notebooks"
-    folder.mkdir(exist_ok=True)
-    shutil.copy(path, folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{toy_run}/mlflow.db")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(toy_run / "notebooks")}}
     )
     client.execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]

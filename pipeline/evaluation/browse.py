@@ -1,4 +1,6 @@
-"""What the notebooks need to look at a finished run: where it lies, its metrics, its utterances, their sound."""
+"""What the notebooks need to look at a finished run: where it lies, its metrics, its utterances, their
+sound.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"""What a packed file holds, for `sotto inspect` and the report: sections, bytes, bits for each weight, zeros."""
+"""What a packed file holds, for `sotto inspect` and the report: sections, bytes, bits for each weight,
+zeros.
+"""
 
 import math
 from pathlib import Path
@@ -38,7 +40,7 @@ def describe(path: str | Path) -> dict:
         "sections": sections,
         "params": num_parameters,
         "weights": num_weights,
-        "bits_per_weight": 8 * len(data) / max(1, num_weights),
+        "bits_per_weight": 8 * len(data) / max(1, num_parameters),
         "weights_over_entropy": sections["weights"] / max(1.0, entropy_bytes),
         "zeros": sum(t["zeros"] * math.prod(t["shape"]) for t in matrices) / max(1, num_weights),
         "info": contents.info,
@@ -51,7 +53,7 @@ def render(description: dict) -> str:
     lines = [
         f"{description['file']}: {description['bytes']:,} bytes ({megabytes(description['bytes'])})",
         f"  {description['params']:,} parameters, {description['weights']:,} of them in matrices",
-        f"  {description['bits_per_weight']:.3f} bits a weight (the whole file over the matrices' weights)",
+        f"  {description['bits_per_weight']:.3f} bits a weight (the whole file over all parameters)",
         f"  {100 * description['zeros']:.1f} % of the weights are zero",
         f"  section weights: {description['weights_over_entropy']:.4f} x the entropy of its symbols",
         "sections, bytes",

@@ -1,10 +1,11 @@
 """Confidence intervals of a WER: bootstrap over speakers, because the errors of one speaker come together.
 
-Bisani & Ney, ICASSP 2004 (bootstrap of WER, paired comparison on the same resamples); Liu & Peng, arXiv 1912.09508
-(blocks). Utterance resampling gives intervals that are two to four times too narrow where voices differ.
+Bisani & Ney, ICASSP 2004 (bootstrap of WER, paired comparison on the same resamples); Liu & Peng, arXiv
+1912.09508 (blocks). Utterance resampling gives intervals that are two to four times too narrow where voices
+differ.
 
-Shapes: K blocks (speakers), R replicates; `draws_RK` says how often a replicate drew each block, so that a replicate's
-WER is one row of a matrix product.
+Shapes: K blocks (speakers), R replicates; `draws_RK` says how often a replicate drew each block, so that a
+replicate's WER is one row of a matrix product.
 """
 
 from dataclasses import dataclass
@@ -73,8 +74,8 @@ def paired_difference(
 ) -> dict[str, Interval]:
     """Two models on the same utterances, compared on the same resamples.
 
-    Returns `absolute` (new − base, points; positive is worse), `relative` (percent of base) and `ratio` (new / base).
-    Raises ValueError if the two tables do not hold the same utterances.
+    Returns `absolute` (new − base, points; positive is worse), `relative` (percent of base) and `ratio`
+    (new / base). Raises ValueError if the two tables do not hold the same utterances.
     """
     if set(new["id"]) != set(base["id"]) or len(new) != len(base):
         raise ValueError("a paired comparison needs the same utterances on both sides")

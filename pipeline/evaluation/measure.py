@@ -1,26 +1,33 @@
 """From the models' utterance tables to the flat metrics of an evaluation.
 
-Keys: `wer/<model>/<set>` with `/low` and `/high` (percent, 95 %, speaker-blocked), `substitutions|deletions|insertions/
-<model>/<set>`, `words|utterances|speakers/<set>`, and for each step against the one before and against the teacher
-`delta/<new>-<base>` (points, positive is worse) and `relative/<new>-<base>` (percent), paired on the same resamples.
+Keys: `wer/<model>/<set>` with `/low` and `/high` (percent, 95 %, speaker-blocked),
+`substitutions|deletions|insertions/ <model>/<set>`, `words|utterances|speakers/<set>`, and for each step
+against the one before and against the teacher `delta/<new>-<base>` (points, positive is worse) and
+`relative/<new>-<base>` (percent), paired on the same resamples.
 """
 
+import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 import torch
 
+from pipeline.evaluation.inspect import describe
 from pipeline.evaluation.intervals import REPLICATES, paired_difference, wer_interval
 from pipeline.evaluation.size import bits_per_weight, bytes_fp32, num_parameters, stored_bytes, zeros
 from pipeline.runtime.audio import SAMPLE_RATE_HZ
+from pipeline.runtime.bundle import TRAINING_ONLY
 from pipeline.runtime.recognise import transcribe
 
 RTF_UTTERANCES = 40
 
 
 def subsets(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The named parts of a test set that have words in them: test, test_noisy, and one per language if several."""
+    """The named parts of a test set that have words in them: test, test_noisy, and one per language if
+    several.
+    """
     parts = {"test": table, "test_noisy": table[table["noisy"]]}
     languages = sorted(table["language"].dropna().unique()) if "language" in table else []
     if len(languages) > 1:
@@ -60,7 +67,9 @@ def word_error_metrics(
 
 
 def size_metrics(model: str, parameters: Mapping) -> dict[str, float]:
-    """`params`, `zeros`, `bytes` and `bits_per_weight` of a step that is still a dict of tensors (see `size`)."""
+    """`params`, `zeros`, `bytes` and `bits_per_weight` of a step that is still a dict of tensors (see
+    `size`).
+    """
     size_bytes = bytes_fp32(parameters) if model in ("teacher", "student") else stored_bytes(parameters)
     return {
         f"params/{model}": num_parameters(parameters),
@@ -70,9 +79,34 @@ def size_metrics(model: str, parameters: Mapping) -> dict[str, float]:
     }
 
 
-def real_time_factor(packed, recordings: Sequence) -> float:
-    """Seconds of one thread for each second of audio: features, encoder, search; `recordings` are samples_S."""
-    recordings = list(recordings)[:RTF_UTTERANCES]
+def recogniser_tensors(transducer, tensors: Mapping) -> dict:
+    """The parameters among a hand-off's tensors that recognition needs, with their `<name>.scale`.
+
+    Heads that only training uses (CTC) stay out on both sides of every ratio, as they stay out of the packed
+    file; so do the feature statistics, which are no parameters.
+    """
+    names = [name for name, _ in transducer.named_parameters() if not name.startswith(TRAINING_ONLY)]
+    return {key: tensors[key] for name in names for key in (name, f"{name}.scale") if key in tensors}
+
+
+def file_metrics(model: str, path: str | Path, teacher_bytes: float) -> dict[str, float]:
+    """The same keys for a packed file, counting every byte of it, and its size against the teacher's."""
+    description = describe(path)
+    return {
+        f"params/{model}": description["params"],
+        f"zeros/{model}": description["zeros"],
+        f"bytes/{model}": description["bytes"],
+        f"bits_per_weight/{model}": description["bits_per_weight"],
+        f"weights_over_entropy/{model}": description["weights_over_entropy"],
+        f"ratio/bytes_{model}_to_teacher": description["bytes"] / teacher_bytes,
+    }
+
+
+def real_time_factor(packed, recordings: Iterable) -> float:
+    """Seconds of one thread for each second of audio: features, encoder, search; `recordings` are
+    samples_S.
+    """
+    recordings = list(itertools.islice(recordings, RTF_UTTERANCES))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,7 +1,7 @@
 """The report's pictures: matplotlib, no display, the same bytes for the same numbers.
 
-Every function takes plain records or a table and returns a Figure; `save` writes it as PNG and SVG. One colour per
-step, everywhere: a reader learns it once.
+Every function takes plain records or a table and returns a Figure; `save` writes it as PNG and SVG. One
+colour per step, everywhere: a reader learns it once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,7 +72,9 @@ def draw_report(
 
 
 def wer_against_bytes(rows: Sequence[Mapping], title: str = "WER against bytes") -> Figure:
-    """Rows {model, wer, low, high, bytes} in the order of the graph; bars are 95 % intervals, bytes are logarithmic."""
+    """Rows {model, wer, low, high, bytes} in the order of the graph; bars are 95 % intervals, bytes are
+    logarithmic.
+    """
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas(7.2, 4.3)
         sizes = [row["bytes"] for row in rows]
@@ -86,9 +88,14 @@ def wer_against_bytes(rows: Sequence[Mapping], title: str = "WER against bytes")
             )
             axes.annotate(
                 f"{LABELS.get(row['model'], row['model'])}\n{row['wer']:.1f} %, {megabytes(row['bytes'])}",
-                (row["bytes"], row["high"]), xytext=(0, 6 if index % 2 == 0 else 18), textcoords="offset points",
-                ha="center", va="bottom", fontsize=9, color=colour,
-            )  # fmt: skip
+                (row["bytes"], row["high"]),
+                xytext=(0, 6 if index % 2 == 0 else 18),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize=9,
+                color=colour,
+            )
         axes.set_xscale("log")
         axes.set_xlim(min(sizes) / 2.5, max(sizes) * 2.5)
         axes.set_ylim(0, max(row["high"] for row in rows) * 1.45 + 1e-6)
@@ -102,7 +109,9 @@ def wer_against_bytes(rows: Sequence[Mapping], title: str = "WER against bytes")
 
 
 def training_curves(curves: Mapping[str, pd.DataFrame], title: str = "Training") -> Figure:
-    """{stage: table with a column `epoch`, dev WER in `wer/…/dev` and/or a loss column}: WER left, loss right."""
+    """{stage: table with a column `epoch`, dev WER in `wer/…/dev` and/or a loss column}: WER left, loss
+    right.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 3.8), layout="constrained")
         left, right = figure.subplots(1, 2)

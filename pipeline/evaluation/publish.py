@@ -1,4 +1,6 @@
-"""Where results go: a run's metrics to reports/<name>.json, and the README's table from all that is committed."""
+"""Where results go: a run's metrics to reports/<name>.json, and the README's table from all that is
+committed.
+"""
 
 import json
 from pathlib import Path
@@ -30,10 +32,11 @@ def all_metrics(project: str | Path) -> dict[str, float]:
 
 
 def publish(run_dir: str | Path, name: str, project: str | Path = ".") -> Path:
-    """Copy the metrics of a preset's run to `<project>/reports/<name>.json` and write the README's table anew.
+    """Copy the metrics of a preset's run to `<project>/reports/<name>.json` and write the README's table
+    anew.
 
-    `full` becomes a column of the table, every name that begins with `real` a row; other names (`joint`, `qat-first`)
-    are only kept. Returns the path written.
+    `full` becomes a column of the table, every name that begins with `real` a row; other names (`joint`,
+    `qat-first`) are only kept. Returns the path written.
     """
     path = Path(project) / "reports" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +46,9 @@ def publish(run_dir: str | Path, name: str, project: str | Path = ".") -> Path:
 
 
 def update_readme(project: str | Path) -> None:
-    """Rewrite what stands between the README's result markers; nothing happens if there is no README or no result."""
+    """Rewrite what stands between the README's result markers; nothing happens if there is no README or no
+    result.
+    """
     readme = Path(project) / "README.md"
     columns, real = published(project)
     if not readme.is_file() or not columns:

@@ -1,8 +1,8 @@
 """Bytes: what a step's weights take when stored the obvious way, and what the packed file takes.
 
-Every `bytes/<model>` counts all parameters. Teacher and student: fp32. Sparse: one mask bit per matrix weight and fp32
-for what is left. Quantised: symbols of fixed width (4 bits for 15 levels) and one fp32 scale per row. Packed: the file
-as it lies on the disk, header, tokenizer, checksums and all.
+Every `bytes/<model>` counts all parameters. Teacher and student: fp32. Sparse: one mask bit per matrix
+weight and fp32 for what is left. Quantised: symbols of fixed width (4 bits for 15 levels) and one fp32
+scale per row. Packed: the file as it lies on the disk, header, tokenizer, checksums and all.
 """
 
 import math
@@ -13,7 +13,9 @@ BYTES_FP32 = 4
 
 
 def num_parameters(parameters: Mapping) -> int:
-    """Number of values in a dict of tensors (or arrays); `<name>.scale` of a quantised matrix is not a parameter."""
+    """Number of values in a dict of tensors (or arrays); `<name>.scale` of a quantised matrix is not a
+    parameter.
+    """
     return sum(
         math.prod(value.shape) for name, value in parameters.items() if not _is_scale(name, parameters)
     )
@@ -49,10 +51,11 @@ def weight_matrices(parameters: Mapping) -> dict:
 
 
 def stored_bytes(parameters: Mapping) -> int:
-    """Bytes of the parameters without an entropy coder: the cheaper of dense and mask + values for each matrix.
+    """Bytes of the parameters without an entropy coder: the cheaper of dense and mask + values for each
+    matrix.
 
-    A tensor with a `<name>.scale` beside it holds scale x integer: its values cost ceil(log2(levels)) bits each, the
-    levels being those that -max…max spans, and its scales 4 bytes each.
+    A tensor with a `<name>.scale` beside it holds scale x integer: its values cost ceil(log2(levels)) bits
+    each, the levels being those that -max…max spans, and its scales 4 bytes each.
     """
     bits = 0
     for name, value in parameters.items():

@@ -1,10 +1,11 @@
 """The result in words: markdown for reports/summary.md and the generated table of the README.
 
-Everything here is text from flat metrics (metrics.json), so that a committed reports/full.json renders the same way as
-the run that has just ended.
+Everything here is text from flat metrics (metrics.json), so that a committed reports/full.json renders the
+same way as the run that has just ended.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import pandas as pd
 
@@ -39,9 +40,12 @@ def models_in_order(metrics: Metrics) -> list[str]:
 
 
 def steps_table(metrics: Metrics) -> str:
-    """Markdown: one row per step with WER and interval, difference to the step before, bytes, bits, zeros, seconds."""
+    """Markdown: one row per step with WER and interval, difference to the step before, bytes, bits, zeros,
+    seconds.
+    """
     lines = [
-        "| step | WER, % [95 %] | noisy part | Δ to the step before, points | S / D / I | bytes | bits/weight | zeros | s |",
+        "| step | WER, % [95 %] | noisy part | Δ to the step before, points | S / D / I | bytes | "
+        "bits/weight | zeros | s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     order = models_in_order(metrics)
@@ -64,10 +68,12 @@ def steps_table(metrics: Metrics) -> str:
 
 def headline(metrics: Metrics) -> str:
     """One sentence: the packed file against its teacher."""
+    share = 100 * metrics["ratio/bytes_packed_to_teacher"]
     return (
         f"The packed recogniser takes {int(metrics['bytes/packed']):,} bytes, "
-        f"{100 * metrics['ratio/bytes_packed_to_teacher']:.2f} % of its teacher's {megabytes(metrics['bytes/teacher'])}, "
-        f"at {interval_cell(metrics, 'wer/packed/test')} % WER against {interval_cell(metrics, 'wer/teacher/test')} % "
+        f"{share:.2f} % of its teacher's {megabytes(metrics['bytes/teacher'])}, at "
+        f"{interval_cell(metrics, 'wer/packed/test')} % WER against "
+        f"{interval_cell(metrics, 'wer/teacher/test')} % "
         f"(ratio {interval_cell(metrics, 'ratio/wer_packed_to_teacher', digits=2)}; "
         f"{int(metrics['words/test']):,} words, {int(metrics['utterances/test']):,} utterances, "
         f"{int(metrics['speakers/test'])} speakers)."
@@ -109,19 +115,19 @@ def group_table(table: pd.DataFrame, column: str, limit: int = 8) -> str:
 
 
 def readme_table(columns: Mapping[str, Metrics], real: Mapping[str, Metrics]) -> str:
-    """Markdown: {column title: metrics} as columns, steps as rows; one row for each evaluation on real speech."""
+    """Markdown: {column title: metrics} as columns, steps as rows; one row for each evaluation on real
+    speech.
+    """
     lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
     models = [model for model in ROWS if any(f"wer/{model}/test" in metrics for metrics in columns.values())]
-    for model in models:
-        lines.append(
-            f"| {ROWS[model]} | " + " | ".join(_model_cell(m, model) for m in columns.values()) + " |"
-        )
-    lines.append("| packed ÷ teacher, WER | " + " | ".join(
-        interval_cell(m, "ratio/wer_packed_to_teacher", digits=2) for m in columns.values()) + " |")  # fmt: skip
-    lines.append("| packed ÷ teacher, bytes | " + " | ".join(
-        f"{m['ratio/bytes_packed_to_teacher']:.4f}" for m in columns.values()) + " |")  # fmt: skip
-    lines.append("| test set | " + " | ".join(
-        f"{int(m['words/test']):,} words, {int(m['speakers/test'])} unseen voices" for m in columns.values()) + " |")  # fmt: skip
+    rows: dict[str, Callable[[Metrics], str]] = {
+        ROWS[model]: partial(_model_cell, model=model) for model in models
+    }
+    rows["packed ÷ teacher, WER"] = lambda m: interval_cell(m, "ratio/wer_packed_to_teacher", digits=2)
+    rows["packed ÷ teacher, bytes"] = lambda m: f"{m['ratio/bytes_packed_to_teacher']:.4f}"
+    rows["test set"] = lambda m: f"{int(m['words/test']):,} words, {int(m['speakers/test'])} unseen voices"
+    for title, cell in rows.items():
+        lines.append(f"| {title} | " + " | ".join(cell(metrics) for metrics in columns.values()) + " |")
     for title, metrics in real.items():
         cell = (
             f"packed {interval_cell(metrics, 'wer/packed/test')} %, {int(metrics['bytes/packed']):,} bytes; "
@@ -139,9 +145,9 @@ def document(metrics: Metrics, table: pd.DataFrame, num_worst: int) -> str:
     parts = [
         "# The last run",
         "Written by `dvc repro report`. " + headline(metrics),
-        "## Steps\n\nIntervals: 95 %, bootstrap over speakers; differences paired on the same resamples, positive is "
-        f"worse. Normaliser {NORMALISER}. `noisy part`: {int(metrics.get('words/test_noisy', 0)):,} words with a low "
-        "signal-to-noise ratio or another talker.\n\n" + steps_table(metrics),
+        "## Steps\n\nIntervals: 95 %, bootstrap over speakers; differences paired on the same resamples, "
+        f"positive is worse. Normaliser {NORMALISER}. `noisy part`: a low signal-to-noise ratio or another "
+        f"talker, {int(metrics.get('words/test_noisy', 0)):,} words.\n\n" + steps_table(metrics),
         "![WER against bytes](plots/wer_against_bytes.png)",
         "## WER by condition, %\n\n" + conditions_table(table, models),
         "## Training\n\n![curves](plots/training_curves.png)\n\n![zeros](plots/zeros_per_layer.png)",
@@ -176,7 +182,9 @@ def plot_rows(metrics: Metrics, models: Sequence[str]) -> list[dict]:
 
 
 def replace_between_markers(text: str, generated: str) -> str:
-    """`text` with everything between the two result markers replaced. Raises ValueError if a marker is missing."""
+    """`text` with everything between the two result markers replaced. Raises ValueError if a marker is
+    missing.
+    """
     if text.count(START) != 1 or text.count(END) != 1:
         raise ValueError(f"README.md: needs the markers {START} and {END} once each")
     head, rest = text.split(START)

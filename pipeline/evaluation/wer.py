@@ -1,7 +1,8 @@
 """Word errors: one normaliser, one alignment per utterance, one table that everything else is computed from.
 
-Alignments are Kaldi's (kaldialign, unit costs); `tests/test_evaluation.py` checks the counts against jiwer and against
-a slow dynamic programme. Errors are substitutions S, deletions D and insertions I; WER = 100 (S + D + I) / words.
+Alignments are Kaldi's (kaldialign, unit costs); `tests/test_evaluation.py` checks the counts against jiwer
+and against a slow dynamic programme. Errors are substitutions S, deletions D and insertions I;
+WER = 100 (S + D + I) / words.
 """
 
 import json
@@ -12,7 +13,7 @@ import pandas as pd
 
 NORMALISER = "sotto-1"  # stored with every result: two WERs compare only under one normaliser
 
-# What an utterance's record may say about its conditions; a column is always there, empty where a corpus is silent.
+# What a record may say about its conditions; each is a column, empty where a corpus is silent.
 CONDITIONS = (
     "intent", "voice", "accent", "language", "source", "snr_db", "rt60_s", "interferer_sir_db", "whisper",
     "pause_s", "name_rank", "unseen_name", "rare_words",
@@ -21,7 +22,7 @@ NOISY_SNR_DB = 12.0
 
 
 def normalise(text: str) -> str:
-    """Lower case, no punctuation, apostrophes kept inside words, single spaces. Idempotent; any language with spaces."""
+    """Lower case, no punctuation, apostrophes kept inside words, single spaces. Idempotent."""
     text = unicodedata.normalize("NFC", text.lower()).replace("’", "'")
     kept = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in text)
     return " ".join(word for word in (word.strip("'") for word in kept.split()) if word)
@@ -34,7 +35,7 @@ def align(reference: str, hypothesis: str) -> list[tuple[str | None, str | None]
 
 
 def count_errors(reference: str, hypothesis: str) -> dict[str, int]:
-    """`words`, `S`, `D`, `I` of one utterance, both sides normalised first. An empty reference has 0 words."""
+    """`words`, `S`, `D`, `I` of one utterance, both sides normalised. An empty reference has 0 words."""
     reference, hypothesis = normalise(reference), normalise(hypothesis)
     pairs = align(reference, hypothesis)
     return {
@@ -65,9 +66,10 @@ def utterance_record(cut) -> dict:
 def utterance_table(
     records: list[dict], hypotheses: dict[str, str], model: str, noisy_snr_db: float = NOISY_SNR_DB
 ) -> pd.DataFrame:
-    """One row per utterance for one model: its record, the hypothesis, words, S, D, I, errors and its WER (percent).
+    """One row per utterance: its record, the hypothesis, words, S, D, I, errors and its WER (percent).
 
-    Raises KeyError where a record has no hypothesis: an utterance that was not decoded must not vanish from the WER.
+    Raises KeyError where a record has no hypothesis: an utterance that was not decoded must not vanish from
+    the WER.
     """
     rows = []
     for record in records:

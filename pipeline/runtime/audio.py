@@ -15,8 +15,8 @@ SHORTEST_S = 0.1
 def read_audio(path: str | Path) -> np.ndarray:
     """samples_S: float32 at 16 kHz in [-1, 1], channels averaged, resampled by soxr.
 
-    Raises UserError if the file is absent, no audio that libsndfile knows (WAV, FLAC, Ogg, MP3, AIFF …), damaged, or
-    shorter than 0.1 s.
+    Raises UserError if the file is absent, no audio that libsndfile knows (WAV, FLAC, Ogg, MP3, AIFF …),
+    damaged, or shorter than 0.1 s.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,6 +1,7 @@
 """Whole-utterance recognition: features or samples in, words with times and a confidence out.
 
-Two users: the command line (one file at a time) and the evaluation (thousands of utterances, batched by length).
+Two users: the command line (one file at a time) and the evaluation (thousands of utterances, batched by
+length).
 """
 
 import math
@@ -22,7 +23,9 @@ FEATURES_PER_FRAME = 8
 
 @dataclass(frozen=True)
 class Token:
-    """A subword piece and when it was emitted, seconds from the start of the audio (end of its 80 ms frame)."""
+    """A subword piece and when it was emitted, seconds from the start of the audio (end of its 80 ms
+    frame).
+    """
 
     piece: str
     time_s: float
@@ -30,7 +33,9 @@ class Token:
 
 @dataclass(frozen=True)
 class Transcript:
-    """`confidence`: geometric mean of the path's probability per token, 0…1. `rtf`: time taken / audio length."""
+    """`confidence`: geometric mean of the path's probability per token, 0…1. `rtf`: time taken / audio
+    length.
+    """
 
     text: str
     tokens: list[Token]
@@ -41,7 +46,7 @@ class Transcript:
 
 @torch.inference_mode()
 def transcribe(packed, samples_S: np.ndarray) -> Transcript:
-    """One utterance (float32, 16 kHz, mono) through features, encoder and greedy search of a loaded bundle."""
+    """One utterance (float32, 16 kHz, mono) through features, encoder and search of a loaded bundle."""
     start = time.perf_counter()
     features_1NF = fbank(torch.from_numpy(samples_S)[None], packed.fbank_config)
     result = _decode_batch(packed.model, [features_1NF[0]])[0]
@@ -68,7 +73,8 @@ def confidence(result: GreedyResult) -> float:
 def decode_many(
     model, features: Sequence[np.ndarray | torch.Tensor], batch_frames: int = 24_000, name: str = ""
 ) -> list[GreedyResult]:
-    """Greedy results for features (N, F) in the order given; batches hold up to `batch_frames` padded 10 ms frames.
+    """Greedy results for features (N, F) in the order given; batches hold up to `batch_frames` padded 10 ms
+    frames.
 
     Utterances go by length, so that batches hold little padding; progress on stderr.
     """

@@ -1,0 +1,39 @@
+"""What each model hears in a test set: {utterance id: text}.
+
+Steps before packing are decoded from the stored features; the packed file from the audio on, as on a device.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from lhotse.cut import MonoCut
+from tqdm import tqdm
+
+from pipeline.corpus.shards import load_feature_matrix
+from pipeline.corpus.tokenizer import Tokenizer
+from pipeline.features.fbank import fbank
+from pipeline.runtime.bundle import Packed
+from pipeline.runtime.recognise import decode_many
+
+FRAMES_PER_SECOND = 100
+
+
+def hear_features(
+    model, tokenizer: Tokenizer, cuts: Sequence[MonoCut], batch_seconds: float, name: str
+) -> dict[str, str]:
+    """Greedy texts of a transducer, batches of up to `batch_seconds` of padded audio."""
+    features = [load_feature_matrix(cut) for cut in cuts]
+    results = decode_many(model, features, int(batch_seconds * FRAMES_PER_SECOND), name)
+    return {cut.id: tokenizer.decode(result.tokens) for cut, result in zip(cuts, results, strict=True)}
+
+
+def hear_recordings(
+    packed: Packed, cuts: Sequence[MonoCut], batch_seconds: float, name: str
+) -> dict[str, str]:
+    """Greedy texts of a loaded packed file, with its own features and tokenizer, from the cuts' audio."""
+    features = [
+        fbank(torch.from_numpy(cut.load_audio()), packed.fbank_config)[0]
+        for cut in tqdm(cuts, desc=f"{name}: features", unit="utt", mininterval=1.0)
+    ]
+    results = decode_many(packed.model, features, int(batch_seconds * FRAMES_PER_SECOND), name)
+    return {cut.id: packed.tokenizer.decode(result.tokens) for cut, result in zip(cuts, results, strict=True)}
