@@ -102,12 +102,11 @@ def run_preset(name: str, root: Path) -> int:
     target = root / "runs" / name
     make_copy(root, target, overlay)
     status = repro(target, name, root)
-    metrics = target / "data/evaluate/metrics.json"
-    if status == 0 and name != "toy" and metrics.exists():
+    if status == 0 and name != "toy":
         from pipeline.evaluation.publish import publish
 
-        publish(target, name, root)
-        print(f"runs/{name}: done; metrics in reports/{name}.json, packed model in runs/{name}/data/pack")
+        written = publish(target, name, root).relative_to(root)
+        print(f"runs/{name}: done; metrics in {written}, packed model in runs/{name}/data/pack")
     return status
 
 
