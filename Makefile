@@ -51,6 +51,7 @@ repro-real: .venv/.stamp  ## the same graph on real speech; SOTTO_MANIFEST names
 
 test: .venv/.stamp  ## every check and test, the toy graph included (within 12 minutes on 2 cores)
 	@.venv/bin/ruff check .
+	@.venv/bin/mypy
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadfile
 
 smoke: .venv/.stamp  ## the whole graph on toy parameters in a temporary copy (2 minutes)

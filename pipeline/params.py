@@ -12,7 +12,6 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -159,7 +158,7 @@ def load_all(path: str | Path = "params.yaml") -> dict[str, Any]:
     file = read_yaml(path)
     name = Path(path).name
     _check_names(file, SHARED + STAGES, (), name)
-    loaded = {}
+    loaded: dict[str, Any] = {}
     for stage in STAGES:
         stage_type = STAGE_TYPES[stage]
         shared = {key: file[key] for key in SHARED if key in _types(stage_type)}
@@ -227,8 +226,7 @@ def _check_order(after: dict[str, str], file: str) -> None:
             seen.append(stage)
 
 
-@cache
-def _types(cls: type) -> dict[str, Any]:
+def _types(cls: Any) -> dict[str, Any]:
     """Field name → type; names of lazily imported classes are resolved here."""
     hints: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
@@ -238,7 +236,7 @@ def _types(cls: type) -> dict[str, Any]:
             elif isinstance(hint, str):
                 hint = typing.get_type_hints(base)[name]
             hints[name] = hint
-    return {field.name: hints[field.name] for field in fields(cls)}  # type: ignore[arg-type]
+    return {field.name: hints[field.name] for field in fields(cls)}
 
 
 def _value(value: Any, kind: Any, where: str, file: str) -> Any:

@@ -28,7 +28,7 @@ def run_stage(main: Callable[[], None]) -> None:
         if not is_disk_full(error):
             raise
         file = next(
-            (each.filename for each in _chain(error) if getattr(each, "filename", None)),
+            (each.filename for each in _chain(error) if isinstance(each, OSError) and each.filename),
             "the project's folder",
         )
         _end(
