@@ -40,9 +40,8 @@ def test_notebook_runs_on_the_toy_run(path, toy_run, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{toy_run}/mlflow.db")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(
-        notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(toy_run / "notebooks")}}
-    )
+    where = {"metadata": {"path": str(toy_run / "notebooks")}}
+    client = NotebookClient(notebook, timeout=240, kernel_name="python3", resources=where)
     client.execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert any(output.output_type in ("display_data", "execute_result") for output in outputs)

@@ -88,11 +88,11 @@ def wer_against_bytes(rows: Sequence[Mapping], title: str = "WER against bytes")
             )
             axes.annotate(
                 f"{LABELS.get(row['model'], row['model'])}\n{row['wer']:.1f} %, {megabytes(row['bytes'])}",
-                (row["bytes"], row["high"]),
-                xytext=(0, 6 if index % 2 == 0 else 18),
+                (row["bytes"], row["low"] if index % 2 else row["high"]),
+                xytext=(0, -7 if index % 2 else 7),
                 textcoords="offset points",
                 ha="center",
-                va="bottom",
+                va="top" if index % 2 else "bottom",  # neighbours must not cover each other
                 fontsize=9,
                 color=colour,
             )
@@ -170,9 +170,9 @@ def wer_by_snr(table: pd.DataFrame, edges_db: Sequence[float] = (0, 5, 10, 15, 2
             axes.plot([interval.mid for interval in result.index], result["wer"], marker="o", markersize=4,
                       color=COLOURS.get(model, "#666666"), label=LABELS.get(model, model))  # fmt: skip
         axes.set(xlabel="signal-to-noise ratio, dB", ylabel="word error rate, %", title="WER by noise")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
         if axes.lines:
-            axes.legend(fontsize=9)
+            axes.legend(fontsize=9, ncols=3, loc="upper right")
     return figure
 
 

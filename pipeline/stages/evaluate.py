@@ -31,7 +31,7 @@ def main() -> None:
         for stage in stages:
             hand, model = load_handoff(f"data/{stage}"), MODEL_OF.get(stage, stage)
             transducer = build_transducer(hand.card["model"])
-            transducer.load_state_dict({n: t for n, t in hand.tensors.items() if not n.endswith(".scale")})
+            transducer.load_state_dict({name: hand.tensors[name] for name in transducer.state_dict()})
             heard[model] = hear_features(transducer.eval(), tokenizer, cuts, params.batch_seconds, model)
             metrics |= measure.size_metrics(model, measure.recogniser_tensors(transducer, hand.tensors))
         packed = load_packed("data/pack/model.sotto")
@@ -40,7 +40,7 @@ def main() -> None:
         metrics["rtf/packed"] = measure.real_time_factor(packed, (cut.load_audio()[0] for cut in cuts))
 
         records = [utterance_record(cut) for cut in cuts]
-        tables = {m: utterance_table(records, texts, m, params.noisy_snr_db) for m, texts in heard.items()}
+        tables = {m: utterance_table(records, t, m, params.noisy_snr_db) for m, t in heard.items()}
         metrics |= measure.word_error_metrics(tables, params.seed, params.bootstrap_replicates)
         table = pd.concat(tables.values(), ignore_index=True)
         run.log_table(table[table["model"] == "packed"], "utterances_packed.json")
