@@ -38,7 +38,6 @@ def main() -> None:
         heard["packed"] = hear_recordings(packed, cuts, params.batch_seconds, "packed")
         metrics |= measure.file_metrics("packed", "data/pack/model.sotto", metrics["bytes/teacher"])
         metrics["rtf/packed"] = measure.real_time_factor(packed, (cut.load_audio()[0] for cut in cuts))
-
         records = [utterance_record(cut) for cut in cuts]
         tables = {m: utterance_table(records, t, m, params.noisy_snr_db) for m, t in heard.items()}
         metrics |= measure.word_error_metrics(tables, params.seed, params.bootstrap_replicates)
