@@ -82,10 +82,6 @@ class CompressParams:
     after: Compressible
     sparsity: float | None
     levels: int | None
-    quantizer: Literal["lsq", "min_max", "mse", "absolute_cosine"]
-    mask: Literal["magnitude", "random"]
-    schedule: Literal["cubic", "one_shot"]
-    ramp_end: float
     losses: dict[str, float]
     augment: "SpecAugmentConfig"
     trainer: "TrainerConfig"
@@ -136,7 +132,6 @@ CHECKS = {
     "num_mel_bins": Check(lambda v: 8 <= v <= 256, "between 8 and 256"),
     "vocab_size": Check(lambda v: 32 <= v <= 65535, "between 32 and 65535"),
     "num_workers": NOT_NEGATIVE, "shard_size": COUNT, "top_k": COUNT,
-    "ramp_end": Check(lambda v: 0 < v <= 1, "above 0 and at most 1"),
     "min_confidence_quantile": FRACTION, "sparsity": FRACTION, "dropout": FRACTION,
     "levels": Check(lambda v: 3 <= v <= 255 and v % 2 == 1, "an odd number of levels between 3 and 255"),
     "epochs": COUNT, "batch_seconds": POSITIVE, "peak_lr": POSITIVE, "weight_decay": NOT_NEGATIVE,

@@ -74,7 +74,7 @@ def test_every_stage_gets_frozen_parameters_with_its_shared_sections():
         ("student.trainer.batch_seconds", 0, "student.trainer.batch_seconds must be more than 0"),
         ("student.trainer.peak_lr", float("nan"), "student.trainer.peak_lr must be a number"),
         ("student.losses.lattice", -0.1, "student.losses.lattice must be 0 or more"),
-        ("qat.quantizer", "lsqq", "qat.quantizer must be one of lsq"),
+        ("qat.trainer.precision", "int8", "qat.trainer.precision must be one of auto, bf16, fp32"),
         ("qat.after", "teacher", "qat.after must be one of student, sparsify, qat"),
         ("qat.after", "qat", "qat.after goes in a circle (qat → qat)"),
         ("sparsify.after", "qat", "goes in a circle"),
