@@ -59,10 +59,8 @@ class Record:
 
     id: str
     cut_json: str
-    features: bytes
-    features_json: str
-    recording: bytes | None
-    recording_json: str
+    data: dict[str, bytes]  # field (features, and recording where audio is kept) -> archive member
+    manifests: dict[str, str]  # field -> lhotse's JSON about that member
     num_frames: int
     sums_2F: np.ndarray  # float64: sum and sum of squares of each mel bin
 
@@ -172,49 +170,38 @@ def load_feature_matrix(cut: MonoCut) -> np.ndarray:
     return np.frombuffer(data, np.float16, offset=len(data) - 2 * shape[0] * shape[1]).reshape(shape)
 
 
-def to_cut(
-    utterance: Utterance, num_samples: int, num_frames: int, num_mel_bins: int, hide_text: bool
-) -> MonoCut:
-    """The cut with one supervision over its whole length; data fields are Shar placeholders."""
-    duration = num_samples / SAMPLE_RATE_HZ
-    custom = dict(utterance.custom)
-    text = utterance.text
+def _to_cut(utterance: Utterance, duration_s: float, hide_text: bool) -> MonoCut:
+    """The cut with one supervision over its whole length; its data lie in the archives."""
+    custom, text = dict(utterance.custom), utterance.text
     if hide_text and text is not None:
         custom["hidden_text"], text = text, None
     supervision = SupervisionSegment(
         id=utterance.id,
         recording_id=utterance.id,
         start=0.0,
-        duration=duration,
+        duration=duration_s,
         text=text,
         language=utterance.language,
         speaker=utterance.speaker,
         custom=custom,
     )
-    features = Features(
+    return MonoCut(utterance.id, start=0.0, duration=duration_s, channel=0, supervisions=[supervision])
+
+
+def _features_manifest(name: str, duration_s: float, num_frames: int, num_mel_bins: int) -> Features:
+    return Features(
         type="kaldi-fbank",
         num_frames=num_frames,
         num_features=num_mel_bins,
         frame_shift=FRAME_SHIFT_S,
         sampling_rate=SAMPLE_RATE_HZ,
         start=0.0,
-        duration=duration,
+        duration=duration_s,
         storage_type="shar",
         storage_path="",
         storage_key="",
-        recording_id=utterance.id,
+        recording_id=name,
         channels=0,
-    )
-    source = AudioSource(type="shar", channels=[0], source="")
-    recording = Recording(utterance.id, [source], SAMPLE_RATE_HZ, num_samples, duration)
-    return MonoCut(
-        id=utterance.id,
-        start=0.0,
-        duration=duration,
-        channel=0,
-        supervisions=[supervision],
-        features=features,
-        recording=recording,
     )
 
 
@@ -233,25 +220,26 @@ def _render_record(item, render: Render, with_audio: bool, hide_text: bool, conf
     num_frames = len(features_NF)
     if num_frames == 0:
         return {"id": utterance.id, "reason": "audio shorter than 5 ms"}, None
-    cut = to_cut(utterance, len(samples_S), num_frames, config.num_mel_bins, hide_text)
-    stream = io.BytesIO()
-    np.save(stream, features_NF.astype(np.float16), allow_pickle=False)
-    flac = io.BytesIO()
-    if with_audio:
-        soundfile.write(flac, samples_S, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
-    features, recording, cut.features, cut.recording = cut.features, cut.recording, None, None
+    duration_s = len(samples_S) / SAMPLE_RATE_HZ
+    features = io.BytesIO()
+    np.save(features, features_NF.astype(np.float16), allow_pickle=False)
+    manifest = _features_manifest(utterance.id, duration_s, num_frames, config.num_mel_bins)
+    sums_2F = [features_NF.sum(0, dtype=np.float64), np.square(features_NF).sum(0, dtype=np.float64)]
     record = Record(
-        id=cut.id,
-        cut_json=json.dumps(cut.to_dict(), ensure_ascii=False),
-        features=stream.getvalue(),
-        features_json=json.dumps(features.to_dict()),
-        recording=flac.getvalue() if with_audio else None,
-        recording_json=json.dumps(recording.to_dict()),
+        id=utterance.id,
+        cut_json=json.dumps(_to_cut(utterance, duration_s, hide_text).to_dict(), ensure_ascii=False),
+        data={"features": features.getvalue()},
+        manifests={"features": json.dumps(manifest.to_dict())},
         num_frames=num_frames,
-        sums_2F=np.stack(
-            [features_NF.sum(0, dtype=np.float64), np.square(features_NF).sum(0, dtype=np.float64)]
-        ),
+        sums_2F=np.stack(sums_2F),
     )
+    if with_audio:
+        audio = io.BytesIO()
+        soundfile.write(audio, samples_S, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+        source = AudioSource(type="shar", channels=[0], source="")
+        recording = Recording(utterance.id, [source], SAMPLE_RATE_HZ, len(samples_S), duration_s)
+        record.data["recording"] = audio.getvalue()
+        record.manifests["recording"] = json.dumps(recording.to_dict())
     return utterance, record
 
 
@@ -264,22 +252,21 @@ def _accepted(results: Iterable, summary: SplitSummary) -> Iterator[Record]:
         summary.utterances.append(utterance)
         summary.num_frames += record.num_frames
         summary.sums_2F = summary.sums_2F + record.sums_2F
-        digest.update(record.cut_json.encode() + record.features)
+        digest.update(record.cut_json.encode() + record.data["features"])
         yield record
     summary.digest = digest.hexdigest()
 
 
 def _write_shards(folder: Path, records: Iterable[Record], with_audio: bool, shard_size: int) -> None:
-    names = ["features", "recording"] if with_audio else ["features"]
-    suffix = {"features": "npy", "recording": "flac"}
-    writers = {name: TarWriter(f"{folder}/{name}.%06d.tar", shard_size) for name in names}
+    fields = {"features": "npy", "recording": "flac"} if with_audio else {"features": "npy"}
+    writers = {name: TarWriter(f"{folder}/{name}.%06d.tar", shard_size) for name in fields}
     lines: list[str] = []
     shard = 0
     for record in records:
         for name, writer in writers.items():
-            writer.write(f"{record.id}.{suffix[name]}", io.BytesIO(getattr(record, name)))
-            meta = getattr(record, f"{name}_json").encode()
-            writer.write(f"{record.id}.json", io.BytesIO(meta), count=False)
+            writer.write(f"{record.id}.{fields[name]}", io.BytesIO(record.data[name]))
+            manifest = record.manifests[name].encode()
+            writer.write(f"{record.id}.json", io.BytesIO(manifest), count=False)
         lines.append(record.cut_json)
         if len(lines) == shard_size:
             _write_cuts(folder / f"cuts.{shard:06d}.jsonl.gz", lines)
