@@ -27,7 +27,7 @@ from IPython.display import HTML, Audio, Markdown, display
 from pipeline.evaluation import plots
 from pipeline.evaluation.browse import enter_project
 from pipeline.evaluation.intervals import paired_difference, wer_interval
-from pipeline.evaluation.wer import alignment_html, confusions, wer, wer_by
+from pipeline.evaluation.wer import alignment_html, confusions, wer_by
 
 run = enter_project()
 utterances = run.utterances
@@ -54,8 +54,8 @@ by_model.assign(**{f"{kind} per 100 words": 100 * by_model[kind] / by_model.word
 def compared(column, table=utterances):
     """WER of the first and the last model, and the last one's errors, for each value of a column."""
     both = {model: wer_by(table[table["model"] == model], column)["wer"] for model in (first, last)}
-    return pd.DataFrame(both).join(wer_by(table[table["model"] == last], column)[["words", "S", "D", "I"]]).sort_values(
-        last, ascending=False).round(1)
+    counts = wer_by(table[table["model"] == last], column)[["words", "S", "D", "I"]]
+    return pd.DataFrame(both).join(counts).sort_values(last, ascending=False).round(1)
 
 
 compared("intent") if packed["intent"].notna().any() else "this corpus has no intents"
@@ -63,16 +63,15 @@ compared("intent") if packed["intent"].notna().any() else "this corpus has no in
 # %% [markdown]
 # ## By the rarity of the name
 #
-# Names follow a long tail; a share of the test names never occurred in training. A subword model can still spell them.
+# Names follow a long tail, and a share of the test names never occurred in training: a subword model can still spell
+# them. `name words wrong` looks at the name's own words only.
 
 # %%
-binned = utterances.copy()
-if packed["name_rank"].notna().any():
-    ranks = pd.qcut(utterances["name_rank"], 4, duplicates="drop")
-    binned["name"] = ranks.astype(str).where(utterances["name_rank"].notna(), "no name")
-else:
-    binned["name"] = utterances["unseen_name"].map({True: "never trained on", False: "trained on"}).fillna("no name")
-compared("name", binned)
+rarity = pd.cut(utterances["name_rank"], [-1, 9, 49, 199, 10**6], labels=["top 10", "top 50", "top 200", "rarer"])
+kind = rarity.astype("string").where(~utterances["unseen_name"].fillna(False).astype(bool), "never trained on")
+by_name = utterances.assign(name=kind.where(utterances["name_words"] > 0, "no name").fillna("rank unknown"))
+wrong = by_name[by_name["model"] == last].groupby("name")[["name_words", "name_errors"]].sum()
+compared("name", by_name).join((100 * wrong["name_errors"] / wrong["name_words"]).round(1).rename("name words wrong, %"))
 
 # %% [markdown]
 # ## By voice
@@ -108,10 +107,11 @@ confusions(packed).head(20)
 # Paired: utterances that the teacher had right and the packed file has wrong, and the other way round.
 
 # %%
-joined = teacher.set_index("id")[["errors"]].join(packed.set_index("id")[["errors"]], lsuffix="_first", rsuffix="_last")
+wrong = pd.DataFrame({model: utterances[utterances["model"] == model].set_index("id")["errors"] > 0
+                      for model in (first, last)})
 difference = paired_difference(packed, teacher, seed=0)["absolute"]
 display(Markdown(f"{last} − {first}: {difference.value:+.2f} points [{difference.low:+.2f}, {difference.high:+.2f}]"))
-pd.crosstab(joined["errors_first"] > 0, joined["errors_last"] > 0, rownames=[f"{first} wrong"], colnames=[f"{last} wrong"])
+pd.crosstab(wrong[first], wrong[last], rownames=[f"{first} wrong"], colnames=[f"{last} wrong"])
 
 # %% [markdown]
 # ## The worst utterances, to listen to

@@ -86,6 +86,17 @@ def test_confusions_and_alignment_show_the_wrong_words():
     assert "mum→tom" in wer.alignment_html("call mum", "call tom")
 
 
+def test_name_errors_count_only_the_names_of_the_reference():
+    record = {"id": "a", "speaker": "s", "reference": "call o'neill from anna now", "names": "O'Neill Anna",
+              "snr_db": 10.0, "interferer_sir_db": None}  # fmt: skip
+    table = wer.utterance_table([record], {"a": "call o'neill from hannah anna"}, "packed")
+    row = table.iloc[0]
+    assert (row["name_words"], row["name_errors"]) in ((2, 0), (2, 1))
+    assert wer.name_error_rate(table) == 50.0 * row["name_errors"]
+    table = wer.utterance_table([record], {"a": "call owen eel from now"}, "packed")
+    assert wer.name_error_rate(table) == 100.0
+
+
 def test_interval_is_seeded_and_holds_the_value():
     table = fabricated_table()
     first, second = intervals.wer_interval(table, seed=7), intervals.wer_interval(table, seed=7)

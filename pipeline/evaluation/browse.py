@@ -4,6 +4,7 @@ sound.
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,6 +51,9 @@ class FinishedRun:
 
     @cached_property
     def _cuts(self) -> dict:
+        warnings.filterwarnings(
+            "ignore", message="IProgress not found"
+        )  # tqdm, in a notebook without widgets
         from pipeline.corpus.shards import load_cuts
 
         return {cut.id: cut for cut in load_cuts(self.project / "data/prepare/test", with_audio=True)}

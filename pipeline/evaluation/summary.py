@@ -10,7 +10,7 @@ from functools import partial
 import pandas as pd
 
 from pipeline.evaluation.size import megabytes
-from pipeline.evaluation.wer import NORMALISER, confusions, wer, wer_by
+from pipeline.evaluation.wer import NORMALISER, confusions, name_error_rate, wer, wer_by
 
 Metrics = Mapping[str, float]
 ROWS = {
@@ -89,12 +89,11 @@ def conditions_table(table: pd.DataFrame, models: Sequence[str]) -> str:
         "in a room": table["rt60_s"] > 0,
         "another talker": table["interferer_sir_db"].notna(),
         "whispered": _true(table, "whisper"),
-        "a name never trained on": _true(table, "unseen_name"),
+        "with a name never trained on": _true(table, "unseen_name"),
     }
-    for language in sorted(table["language"].dropna().unique()):
-        conditions[f"language {language}"] = table["language"] == language
-    for source in sorted(table["source"].dropna().unique()):
-        conditions[f"source {source}"] = table["source"] == source
+    for column in ("language", "source"):
+        values = sorted(table[column].dropna().unique())
+        conditions |= {f"{column} {v}": table[column] == v for v in values if len(values) > 1}
     lines = [f"| condition | words | {' | '.join(models)} |", "|---|---|" + "---|" * len(models)]
     for name, rows in conditions.items():
         part = table[rows] if not isinstance(rows, slice) else table
@@ -102,6 +101,15 @@ def conditions_table(table: pd.DataFrame, models: Sequence[str]) -> str:
         if words:
             cells = [f"{wer(part[part['model'] == model]):.1f}" for model in models]
             lines.append(f"| {name} | {words:,} | {' | '.join(cells)} |")
+    for title, unseen in (
+        ("words of names, all trained on", False),
+        ("words of names, one never trained on", True),
+    ):
+        part = table[_true(table, "unseen_name") == unseen]
+        rates = [name_error_rate(part[part["model"] == model]) for model in models]
+        words = int(part.loc[part["model"] == models[0], "name_words"].sum())
+        if words:
+            lines.append(f"| {title}: share wrong | {words:,} | {' | '.join(f'{r:.1f}' for r in rates)} |")
     return "\n".join(lines)
 
 

@@ -15,8 +15,8 @@ NORMALISER = "sotto-1"  # stored with every result: two WERs compare only under 
 
 # What a record may say about its conditions; each is a column, empty where a corpus is silent.
 CONDITIONS = (
-    "intent", "voice", "accent", "language", "source", "snr_db", "rt60_s", "interferer_sir_db", "whisper",
-    "pause_s", "name_rank", "unseen_name", "rare_words",
+    "intent", "voice", "accent", "language", "source", "snr_db", "rt60_s", "interferer_sir_db", "noise",
+    "whisper", "pause_s", "names", "name_rank", "unseen_name", "rare_words",
 )  # fmt: skip
 NOISY_SNR_DB = 12.0
 
@@ -52,7 +52,9 @@ def utterance_record(cut) -> dict:
     custom = {**(cut.custom or {}), **(supervision.custom or {})}
     custom.setdefault("language", supervision.language)
     record = {name: custom.get(name) for name in CONDITIONS}
-    record["rare_words"] = " ".join(record["rare_words"] or []) or None
+    for name in ("names", "rare_words"):
+        words = record[name] or []
+        record[name] = words if isinstance(words, str) else " ".join(words)
     return {
         "id": cut.id,
         "speaker": supervision.speaker or cut.id,
@@ -73,10 +75,13 @@ def utterance_table(
     """
     rows = []
     for record in records:
-        counts = count_errors(record["reference"], hypotheses[record["id"]])
+        heard = hypotheses[record["id"]]
+        counts = count_errors(record["reference"], heard)
         errors = counts["S"] + counts["D"] + counts["I"]
-        rows.append({"model": model, **record, "hypothesis": normalise(hypotheses[record["id"]]), **counts,
-                     "errors": errors, "wer": 100.0 * errors / max(1, counts["words"])})  # fmt: skip
+        counts |= count_name_errors(record["reference"], heard, record.get("names") or "")
+        rate = 100.0 * errors / max(1, counts["words"])
+        said = {"hypothesis": normalise(heard), **counts, "errors": errors, "wer": rate}
+        rows.append({"model": model, **record, **said})
     table = pd.DataFrame(rows)
     for name in ("snr_db", "rt60_s", "interferer_sir_db", "pause_s", "name_rank"):
         if name in table:
@@ -89,6 +94,18 @@ def utterance_table(
 def is_noisy(table: pd.DataFrame, noisy_snr_db: float = NOISY_SNR_DB) -> pd.Series:
     """The harder part of a test set: a low signal-to-noise ratio or somebody else talking."""
     return (table["snr_db"] < noisy_snr_db) | table["interferer_sir_db"].notna()
+
+
+def count_name_errors(reference: str, hypothesis: str, names: str) -> dict[str, int]:
+    """`name_words` of the reference that stand in `names`, and how many of them were not recognised."""
+    wanted = set(normalise(names).split())
+    pairs = [pair for pair in align(normalise(reference), normalise(hypothesis)) if pair[0] in wanted]
+    return {"name_words": len(pairs), "name_errors": sum(left != right for left, right in pairs)}
+
+
+def name_error_rate(table: pd.DataFrame) -> float:
+    """Percent of the references' name words that were not recognised (insertions elsewhere do not count)."""
+    return 100.0 * float(table["name_errors"].sum()) / max(1, int(table["name_words"].sum()))
 
 
 def wer(table: pd.DataFrame) -> float:
