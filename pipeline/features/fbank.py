@@ -112,18 +112,15 @@ def _log_mel(frames_NS: Tensor, num_mel_bins: int) -> Tensor:
     shape = frames_NS.shape[:-1]
     frames_NS = frames_NS.reshape(-1, FRAME_LENGTH)
     count = frames_NS.shape[0]
-    # Matrix products round differently for few rows: fixed row blocks make a frame's numbers independent of
-    # its chunk.
-    frames_NS = torch.nn.functional.pad(frames_NS, (0, 0, 0, -count % ROW_BLOCK))
+    # Matrix products round differently for few rows: row blocks of one size make a frame's numbers
+    # independent of the chunk it came in.
+    windowed_NS = frames_NS.new_zeros(count + -count % ROW_BLOCK, FFT_LENGTH)
+    emphasised_NS = windowed_NS[:count, :FRAME_LENGTH]
     frames_NS = frames_NS - frames_NS.mean(dim=-1, keepdim=True)
-    windowed_NS = frames_NS.new_zeros(frames_NS.shape[0], FFT_LENGTH)
-    emphasised_NS = windowed_NS[:, :FRAME_LENGTH]
     torch.sub(frames_NS[:, 1:], frames_NS[:, :-1], alpha=PREEMPHASIS, out=emphasised_NS[:, 1:])
     emphasised_NS[:, 0] = frames_NS[:, 0] * (1.0 - PREEMPHASIS)
     emphasised_NS.mul_(window_S)
-    spectrum_NJ = torch.view_as_real(torch.fft.rfft(windowed_NS)).flatten(
-        1
-    )  # real and imaginary parts interleaved
+    spectrum_NJ = torch.view_as_real(torch.fft.rfft(windowed_NS)).flatten(1)  # J: re, im, re, im, …
     power_GRJ = spectrum_NJ.square_().view(-1, ROW_BLOCK, FFT_LENGTH + 2)
     energies_NF = torch.bmm(power_GRJ, mel_JF.expand(power_GRJ.shape[0], -1, -1)).flatten(0, 1)
     return energies_NF[:count].clamp_min_(FLOOR).log_().view(*shape, num_mel_bins)
