@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from pipeline.compression.compressor import Compressor, CompressorConfig
 from pipeline.compression.packed_format import Coded, Contents
 from pipeline.errors import UserError
 from pipeline.losses.absolute_cosine import absolute_cosine
+from pipeline.training import compress
 from tests import reference_compression as reference
 
 
@@ -490,3 +492,58 @@ def test_zeros_and_entropy_by_layer_and_in_all():
     quantised = {name: tensor for name, tensor in tensors.items() if name.startswith("a")}
     assert zeros_and_bits.totals(quantised)["entropy"] == first.entropy_bits
     assert zeros_and_bits.as_csv([second]) == "layer,weights,zeros,entropy_bits\nb,8,0.000000,\n"
+
+
+# In training
+
+
+class Task(pl.LightningModule):
+    """The least that a task with a compressor does."""
+
+    def __init__(self, model, compressor):
+        super().__init__()
+        self.model, self.compressor, self.seen = model, compressor, []
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(torch.randn(6, 5, 6), batch_size=2)
+
+    def training_step(self, features_BTF, batch_index):
+        self.seen.append(self.compressor.target_sparsity)
+        return (
+            functional_call(self.model, self.compressor.weights(self.model), (features_BTF,)).square().mean()
+        )
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+def test_callback_moves_the_schedule_through_the_training_and_logs_curves():
+    model = small_model()
+    compressor = compress.start_compressor(model, model.state_dict(), levels=15, sparsity=0.5)
+    task = Task(model, compressor)
+    callback = compress.CompressionCurves(compressor, model, "qat")
+    trainer = pl.Trainer(
+        max_epochs=4, callbacks=[callback], logger=False, enable_checkpointing=False, accelerator="cpu",
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(task)
+    assert (
+        task.seen[0] == 0 and task.seen[-1] == 0.5 and task.seen == sorted(task.seen) and len(task.seen) == 12
+    )
+    assert trainer.logged_metrics["zeros/qat"] >= 0.5 and 0 < trainer.logged_metrics["entropy/qat"] < 4
+    tensors, metrics, table = compress.results(compressor, model, "qat")
+    assert metrics["zeros/qat"] >= 0.5 and metrics["zeros/qat"] == pytest.approx(share_of_zeros(tensors))
+    assert [line.split(",")[0] for line in table.splitlines()[1:]] == compressor.matrices
+
+
+def test_a_quantised_model_brings_its_quantiser_along():
+    model = small_model()
+    first = compress.start_compressor(model, model.state_dict(), levels=7, sparsity=0.0)
+    tensors, _, _ = compress.results(first, model, "qat")
+    model.load_state_dict(compress.without_scales(tensors))
+    second = compress.start_compressor(model, tensors, levels=None, sparsity=0.5)
+    assert second.levels == 7
+    again, metrics, _ = compress.results(second, model, "sparse")
+    assert metrics["zeros/sparse"] >= 0.5
+    assert all(torch.equal(again[n], t) for n, t in tensors.items() if n.endswith("weight.scale"))
+    assert all(((again[n] == t) | (again[n] == 0)).all() for n, t in matrices(tensors).items())
