@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from pipeline.decoding.greedy import GreedyResult, greedy
 from pipeline.features.fbank import fbank
+from pipeline.models.streaming import FEATURES_PER_FRAME
 from pipeline.runtime.audio import SAMPLE_RATE_HZ
 
 FRAME_S = 0.08  # an encoder frame
-FEATURES_PER_FRAME = 8
 
 
 @dataclass(frozen=True)
