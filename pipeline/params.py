@@ -150,8 +150,11 @@ def load_params(stage: str, path: str | Path = "params.yaml") -> Any:
 
 def load_all(path: str | Path = "params.yaml") -> dict[str, Any]:
     """Stage name → its frozen dataclass, for every stage of the file."""
-    file = read_yaml(path)
-    name = Path(path).name
+    return from_mapping(read_yaml(path), Path(path).name)
+
+
+def from_mapping(file: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """As `load_all`, from the content of a file that errors call `name`."""
     _check_names(file, SHARED + STAGES, (), name)
     loaded: dict[str, Any] = {}
     for stage in STAGES:

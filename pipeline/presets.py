@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.files import copy_atomically, read_yaml, write_atomically
-from pipeline.params import load_all, unknown_key
+from pipeline.params import from_mapping, unknown_key
 
 KEPT = {"data", "reports"}  # written by the run itself, not copied
 TRACKING_DEFAULT = "sqlite:///{}/mlflow.db"
@@ -28,8 +28,9 @@ def make_copy(root: Path, target: Path, overlay: Path | None, cache: Path | None
     """
     params = read_yaml(root / "params.yaml")
     if overlay is not None:
-        params = merge(params, read_yaml(overlay), overlay.name)
+        params = merge(params, read_yaml(overlay))
     _name_the_manifest(params, root)
+    from_mapping(params, f"presets/{overlay.name}" if overlay else "params.yaml")
     files = project_files(root)
     target.mkdir(parents=True, exist_ok=True)
     for package in ("pipeline", "tests"):
@@ -43,7 +44,6 @@ def make_copy(root: Path, target: Path, overlay: Path | None, cache: Path | None
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy_atomically(source, copy)
     write_yaml(target / "params.yaml", params)
-    load_all(target / "params.yaml")
     _configure_dvc(target, cache or root / ".dvc/cache")
 
 
@@ -70,15 +70,13 @@ def project_files(root: Path) -> list[Path]:
     return [name for name in names if (root / name).is_file() and name.parts[0] not in KEPT]
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any], file: str, where: str = "") -> dict[str, Any]:
-    """`base` with the values of `over`, whose keys must exist. Another `name` replaces the section."""
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, section by section; one with another `name` replaces its namesake."""
     merged = dict(base)
     for key, value in over.items():
-        if key not in base:
-            raise UserError(unknown_key(key, base, f"presets/{file}: unknown key {where}{key}"))
-        both = isinstance(base[key], Mapping) and isinstance(value, Mapping)
+        both = isinstance(base.get(key), Mapping) and isinstance(value, Mapping)
         same_kind = both and value.get("name", base[key].get("name")) == base[key].get("name")
-        merged[key] = merge(base[key], value, file, f"{where}{key}.") if same_kind else value
+        merged[key] = merge(base[key], value) if same_kind else value
     return merged
 
 

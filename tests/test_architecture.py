@@ -16,7 +16,7 @@ from tests.conftest import ROOT, stage_environment
 
 GRAPH = read_yaml(ROOT / "dvc.yaml")["stages"]
 MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
-UNTRACKED_CODE = {"pipeline/params.py", "pipeline/errors.py", "pipeline/files.py", "pipeline/processes.py"}
+PLUMBING = {"pipeline/params.py", "pipeline/errors.py", "pipeline/files.py", "pipeline/processes.py"}
 
 
 def tracked_files() -> list[Path]:
@@ -54,26 +54,44 @@ def imported_modules(path: Path) -> frozenset[Path]:
     return frozenset(found)
 
 
-def code_behind(stage: str) -> set[str]:
-    """Every project file that the stage's module imports, directly or not, but for the plumbing."""
+def code_behind(stage: str) -> list[str]:
+    """Project files that the stage imports, directly or not, without the plumbing; a folder stands for all of its
+    files.
+    """
     seen: set[Path] = set()
     waiting = [ROOT / f"pipeline/stages/{stage}.py"]
     while waiting:
         path = waiting.pop()
         name = path.relative_to(ROOT).as_posix()
-        if path in seen or name in UNTRACKED_CODE or name.startswith("pipeline/tracking/"):
-            continue
-        seen.add(path)
-        waiting += imported_modules(path)
-    names = {path.relative_to(ROOT).as_posix() for path in seen}
-    return {name for name in names if not name.endswith("__init__.py")}
+        if path not in seen and name not in PLUMBING and not name.startswith("pipeline/tracking/"):
+            seen.add(path)
+            waiting += imported_modules(path)
+    code = {path for path in seen if path.name != "__init__.py"}
+    whole = {
+        path.parent for path in code if set(path.parent.glob("*.py")) <= seen | {path.parent / "__init__.py"}
+    }
+    names = {path.parent if path.parent in whole else path for path in code}
+    return sorted(name.relative_to(ROOT).as_posix() for name in names)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_dvc_watches_exactly_the_code_that_a_stage_uses(stage):
     """Editing a loss retrains what uses it, and nothing else."""
-    watched = {name for name in GRAPH[stage]["deps"] if name.startswith("pipeline/")}
-    assert watched == code_behind(stage)
+    watched = [name for name in GRAPH[stage]["deps"] if name.startswith("pipeline/")]
+    assert watched == code_behind(stage), "`python -m tests.test_architecture` writes the list into dvc.yaml"
+
+
+def write_code_into_dvc_yaml() -> None:
+    """Replace the `- pipeline/…` lines of every stage by the code that it imports now."""
+    path, stage, lines = ROOT / "dvc.yaml", "", []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if heading := re.fullmatch(r"  (\w+):", line):
+            stage = heading[1]
+        if line == "    deps:":
+            lines += [line, *(f"      - {name}" for name in code_behind(stage))]
+        elif not line.startswith("      - pipeline/"):
+            lines.append(line)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def test_one_name_in_six_places():
@@ -161,3 +179,7 @@ def test_help_answers_at_once_without_torch():
     heavy = "{'torch', 'mlflow', 'pytorch_lightning'}"
     script = f"import sys, pipeline.cli; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", script], env=stage_environment(), cwd=ROOT).returncode == 0
+
+
+if __name__ == "__main__":
+    write_code_into_dvc_yaml()

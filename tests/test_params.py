@@ -157,18 +157,28 @@ def test_a_copy_made_again_follows_the_code_and_keeps_the_run(tmp_path):
     assert (target / "pipeline/errors.py").read_bytes() == (ROOT / "pipeline/errors.py").read_bytes()
 
 
-def test_a_preset_cannot_add_keys_and_can_change_the_encoder():
+def test_a_preset_can_change_the_encoder():
     base = {"encoder": {"name": "lstm", "num_layers": 4}, "seed": 1}
-    assert presets.merge(base, {"encoder": {"num_layers": 2}}, "x.yaml")["encoder"] == {
-        "name": "lstm",
-        "num_layers": 2,
-    }
+    changed = presets.merge(base, {"encoder": {"num_layers": 2}})
+    assert changed == {"encoder": {"name": "lstm", "num_layers": 2}, "seed": 1}
     other = {"name": "emformer", "num_heads": 4}
-    assert presets.merge(base, {"encoder": other}, "x.yaml")["encoder"] == other
-    with pytest.raises(
-        UserError, match="presets/x.yaml: unknown key encoder.layers; did you mean num_layers"
-    ):
-        presets.merge(base, {"encoder": {"layers": 2}}, "x.yaml")
+    assert presets.merge(base, {"encoder": other})["encoder"] == other
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("teacher: {trainer: {epoch: 2}}", "unknown key teacher.trainer.epoch; did you mean epochs?"),
+        ("techer: {trainer: {epochs: 2}}", "unknown key techer; did you mean teacher?"),
+        ("sparsify: {sparsity: 1.5}", "sparsify.sparsity must be at least 0 and below 1"),
+    ],
+)
+def test_a_wrong_preset_is_refused_before_anything_is_copied(tmp_path, text, words):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UserError) as raised:
+        presets.make_copy(ROOT, tmp_path / "copy", tmp_path / "mine.yaml")
+    assert str(raised.value).startswith("presets/mine.yaml: ") and words in str(raised.value)
+    assert not (tmp_path / "copy").exists()
 
 
 def test_real_speech_without_a_manifest_says_what_to_set(tmp_path, monkeypatch):
