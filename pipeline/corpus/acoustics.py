@@ -1,4 +1,4 @@
-"""What happens to speech on its way to the microphone: rooms, noises, whispering. 16 kHz float32 throughout."""
+"""What happens to speech on its way to the microphone: rooms, noise, whispering (16 kHz float32)."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -9,7 +9,15 @@ import scipy.fft
 SAMPLE_RATE_HZ = 16_000
 NOISE_BANK_S = 60
 # kind → share of the utterances
-NOISE_KINDS = {"babble": 0.25, "pink": 0.2, "fan": 0.15, "music": 0.15, "hum": 0.1, "brown": 0.1, "white": 0.05}
+NOISE_KINDS = {
+    "babble": 0.25,
+    "pink": 0.2,
+    "fan": 0.15,
+    "music": 0.15,
+    "hum": 0.1,
+    "brown": 0.1,
+    "white": 0.05,
+}
 
 
 def rms(samples_S: np.ndarray) -> float:
@@ -18,8 +26,8 @@ def rms(samples_S: np.ndarray) -> float:
 
 
 def room_response(rt60_s: float, direct_to_reverberant_db: float, rng: np.random.Generator) -> np.ndarray:
-    """A random room: the direct path at sample 0 (times stay as they are), eight early reflections within 30 ms,
-    and a noise tail that decays by 60 dB in `rt60_s`. The tail is cut at -40 dB.
+    """A random room: the direct path at sample 0 (times stay as they are), eight early reflections within 30
+    ms, and a noise tail that decays by 60 dB in `rt60_s`. The tail is cut at -40 dB.
     """
     length = int(rt60_s * SAMPLE_RATE_HZ * 40 / 60)
     time_s = np.arange(length, dtype=np.float32) / SAMPLE_RATE_HZ
@@ -29,7 +37,8 @@ def room_response(rt60_s: float, direct_to_reverberant_db: float, rng: np.random
     tail[: onset + 32] = 0
     strength = rms(tail[480:]) * np.float32(np.sqrt(length)) * 0.25
     tail[early] += strength * rng.standard_normal(8, dtype=np.float32)
-    tail *= np.float32(10 ** (-direct_to_reverberant_db / 20)) / np.float32(np.sqrt(np.sum(np.square(tail))) + 1e-9)
+    energy = float(np.sum(np.square(tail))) + 1e-12
+    tail *= np.float32(10 ** (-direct_to_reverberant_db / 20) / np.sqrt(energy))
     tail[0] = 1.0
     return tail
 
@@ -42,9 +51,9 @@ def convolve(samples_S: np.ndarray, response: np.ndarray) -> np.ndarray:
 
 
 def whisper(samples_S: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Replace the voice's excitation by noise: the short-time spectrum's cepstrally smoothed envelope (quefrencies
-    below the pitch period) shapes white noise; the first formant region loses its energy and formants move up a
-    little, as in whispered speech (Morris & Clements 2002; Lin et al. 2023, arXiv 2311.05179).
+    """Replace the voice's excitation by noise: the cepstrally smoothed short-time spectrum (quefrencies below
+    the pitch period) shapes white noise; the region of the first formant loses energy and the formants move
+    up by 5 to 20 %, as in whispered speech (Morris & Clements 2002; Lin et al. 2023, arXiv 2311.05179).
     """
     size, hop, lifter = 512, 128, 40
     num_frames = len(samples_S) // hop + 4
@@ -72,8 +81,8 @@ def whisper(samples_S: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def noise_crop(kind: str, group: str, babble: Callable, length: int, position: float) -> np.ndarray:
-    """`length` samples of noise of RMS 1 (over the bank) from the bank of `group` (a split, so that test noise is
-    not trained on), starting at the fraction `position` of the bank.
+    """`length` samples of noise of RMS 1 (over the bank) from the bank of `group` (a split, so that test
+    noise is not trained on), starting at the fraction `position` of the bank.
     """
     bank = _bank(kind, group, babble)
     start = int(position * (len(bank) - length)) if len(bank) > length else 0
@@ -144,7 +153,8 @@ def _music(length: int, rng: np.random.Generator) -> np.ndarray:
                 for harmonic in range(1, 5):
                     note = np.sin(np.float32(2 * np.pi * note_hz * harmonic) * time_s)
                     samples[start : start + len(note)] += decay * note / np.float32(harmonic**1.3)
-            drum = rng.standard_normal(beat // 4, dtype=np.float32) * np.linspace(1, 0, beat // 4, dtype=np.float32) ** 2
+            fade = np.linspace(1, 0, beat // 4, dtype=np.float32) ** 2
+            drum = rng.standard_normal(beat // 4, dtype=np.float32) * fade
             samples[start : start + len(drum)] += drum
             start += beat
             if start >= length:

@@ -1,15 +1,21 @@
 """espeak-ng through ctypes: text in, 22,050 Hz int16 samples out.
 
-The library (from the `espeakng_loader` wheel) is process-global and carries state from one call to the next
-(the phase of its pitch flutter, roughness and gain; re-initialising does not reset it, so the same text comes out
-different in length by tens of samples). Unloading it does: `fresh_library` gives the library as it is in a new
-process for 0.7 ms, and what is spoken inside depends on nothing spoken before it. Parallel work uses processes.
+The library (from the `espeakng_loader` wheel) is process-global and carries state from one call to the
+next: the phase of its pitch flutter, roughness, gain. Re-initialising does not reset it, and the same text
+comes out tens of samples longer or shorter. Unloading it does: `fresh_library` gives the library as a new
+process has it, for 0.7 ms, and what is spoken inside depends on nothing spoken before. Parallel work uses
+processes.
 """
 
 import _ctypes
 import contextlib
 import ctypes
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from functools import cache
+from multiprocessing.util import Finalize
+from pathlib import Path
 
 import espeakng_loader
 import numpy as np
@@ -35,22 +41,41 @@ def _collect(samples, num_samples, _events):
     return 0
 
 
+@cache
+def _data_path() -> str:
+    """The wheel's data behind links, with every language file under a lower-case name.
+
+    espeak lower-cases the voice it is asked for; where no file has that name ("en-US") it reads all 280 voice
+    files to find it, 2 ms each time.
+    """
+    source = Path(espeakng_loader.get_data_path())
+    target = Path(tempfile.mkdtemp(prefix="sotto-espeak-"))
+    Finalize(None, shutil.rmtree, args=(target, True), exitpriority=0)  # also runs in worker processes
+    (target / "lang").mkdir()
+    for path in source.iterdir():
+        if path.name != "lang":
+            (target / path.name).symlink_to(path)
+    for path in source.glob("lang/*/*"):
+        (target / "lang" / path.name.lower()).symlink_to(path)
+    return str(target)
+
+
 @contextlib.contextmanager
 def fresh_library() -> Iterator[Callable[..., np.ndarray]]:
     """Load espeak-ng, yield `speak`, unload it. Not re-entrant, not for threads.
 
-    `speak(text, voice, rate_wpm=170, pitch=50, pitch_range=50)` returns int16 samples at 22,050 Hz, shape (S,);
-    `voice` is "<file under espeak-ng-data/lang>+<variant>", such as "gmw/en-US+f3"; `pitch` and `pitch_range` are
-    espeak's own scales (0–100, 50 is the voice's normal). Raises UserError for a voice that does not exist.
+    `speak(text, voice, rate_wpm=170, pitch=50, pitch_range=50)` returns int16 samples at 22,050 Hz, shape
+    (S,); `voice` is "<language file>+<variant>", such as "en-us+f3"; `pitch` and `pitch_range` are espeak's
+    own scales (0–100, 50 is the voice's normal). Raises UserError for a voice that does not exist.
     """
     library = ctypes.CDLL(espeakng_loader.get_library_path())
-    path = str(espeakng_loader.get_data_path())
-    if library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, _BUFFER_MS, path.encode(), _DONT_EXIT) != SAMPLE_RATE_HZ:
-        raise UserError(f"espeak-ng did not start with its data in {path}; reinstall espeakng-loader")
+    path = _data_path().encode()
+    if library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, _BUFFER_MS, path, _DONT_EXIT) != SAMPLE_RATE_HZ:
+        raise UserError("espeak-ng did not start with its data; reinstall espeakng-loader")
     library.espeak_SetSynthCallback(_collect)
     library.espeak_ng_SetRandSeed(ctypes.c_long(1))
 
-    def speak(text: str, voice: str, rate_wpm: int = 170, pitch: int = 50, pitch_range: int = 50) -> np.ndarray:
+    def speak(text: str, voice: str, rate_wpm: int = 170, pitch: int = 50, pitch_range: int = 50):
         if library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise UserError(f"espeak-ng has no voice '{voice}'")
         values = ((_RATE, rate_wpm), (_VOLUME, _VOLUME_PERCENT), (_PITCH, pitch), (_RANGE, pitch_range))

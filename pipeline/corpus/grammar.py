@@ -5,8 +5,11 @@ Pattern syntax (whitespace separates words):
     [a]          `a` in half of the draws
     $rule        one of the patterns of `rule`, or a name if `rule` is a list of names
     {slot}       $slot, recorded as a slot; {slot=rule} records what `rule` gives under `slot`
-Names follow Zipf's law by their place in the list. Every fifth name is unseen: it is drawn only where the caller
-asks for it (the dev and test splits), so that a share of the test names was never trained on.
+In the texts that `read_rules` and `read_intents` take, a line at the margin is a name (with an intent's
+weight), a line indented by four is a pattern, and one indented by more goes on with the pattern above.
+
+Names follow Zipf's law by their place in the list. Every fifth name is unseen: it is drawn only where the
+caller asks for it (the dev and test splits), so that a share of the test names was never trained on.
 """
 
 import itertools
@@ -23,31 +26,51 @@ UNSEEN_EVERY = 5
 
 @dataclass(frozen=True)
 class Language:
-    """What the generator needs of a language. `intents`: name → (weight, patterns); `rules`: name → patterns."""
+    """What the generator needs of a language. `intents`: name → (weight, patterns); `rules`: name → patterns;
+    `contractions`: (what the patterns give, what is said).
+    """
 
     intents: dict[str, tuple[float, list[str]]]
     rules: dict[str, list[str]]
     names: dict[str, list[str]]
+    contractions: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
 class Sentence:
-    """One drawn command. `names` holds (list, rank, name); `words` its text."""
+    """One drawn command. `names` holds (list, rank, name)."""
 
     intent: str
     words: list[str] = field(default_factory=list)
-    slots: dict[str, str] = field(default_factory=dict)
+    slots: dict[str, str | list[str]] = field(default_factory=dict)
     names: list[tuple[str, int, str]] = field(default_factory=list)
+    text: str = ""
     wants_unseen: bool = False
     has_unseen: bool = False
 
-    @property
-    def text(self) -> str:
-        return _join(self.words)
+
+def read_rules(text: str) -> dict[str, list[str]]:
+    """Name → patterns of a text as above."""
+    rules: dict[str, list[str]] = {}
+    for line in filter(None, text.splitlines()):
+        if not line.startswith(" "):
+            patterns = rules.setdefault(line, [])
+        elif line.startswith("     "):
+            patterns[-1] += " " + line.strip()
+        else:
+            patterns.append(line.strip())
+    return rules
 
 
-def _join(words: list[str]) -> str:
-    return " ".join(words).replace(" 's", "'s")
+def read_intents(text: str) -> dict[str, tuple[float, list[str]]]:
+    """Intent → (weight, patterns) of a text as above."""
+    heads_and_patterns = ((head.split(), patterns) for head, patterns in read_rules(text).items())
+    return {name: (float(weight), patterns) for (name, weight), patterns in heads_and_patterns}
+
+
+def split_names(text: str) -> list[str]:
+    """The names of a text in which "|" separates them."""
+    return [" ".join(name.split()) for name in text.split("|")]
 
 
 def is_unseen(rank: int) -> bool:
@@ -74,16 +97,24 @@ class Generator:
         intent = self._intents[min(position, len(self._intents) - 1)]
         sentence = Sentence(intent, wants_unseen=wants_unseen)
         _pick(random, self._patterns[intent])(random, sentence)
+        sentence.text = self._say(sentence.words)
+        sentence.slots = {slot: self._say(words) for slot, words in sentence.slots.items()}
         return sentence
+
+    def _say(self, words: list[str]) -> str:
+        text = f" {' '.join(words)} "
+        for written, said in self._language.contractions:
+            text = text.replace(written, said)
+        return text.strip()
 
     def rule(self, name: str) -> Callable:
         """The compiled rule or name list called `name`. Raises KeyError if the language has neither."""
         if name not in self._rules:
-            self._rules[name] = lambda random, sentence: self._rules[name](random, sentence)  # rules may recurse
             if name in self._language.names:
                 self._rules[name] = _name_list(name, self._language.names[name])
             else:
-                self._rules[name] = _choice([_compile(pattern, self) for pattern in self._language.rules[name]])
+                patterns = self._language.rules[name]
+                self._rules[name] = _choice([_compile(pattern, self) for pattern in patterns])
         return self._rules[name]
 
 
@@ -92,7 +123,9 @@ def _pick(random: Random, options: list):
 
 
 def _choice(options: list[Callable]) -> Callable:
-    return options[0] if len(options) == 1 else lambda random, sentence: _pick(random, options)(random, sentence)
+    if len(options) == 1:
+        return options[0]
+    return lambda random, sentence: _pick(random, options)(random, sentence)
 
 
 def _words(words: list[str]) -> Callable:
@@ -115,7 +148,7 @@ def _slot(slot: str, part: Callable) -> Callable:
     def draw(random: Random, sentence: Sentence) -> None:
         start = len(sentence.words)
         part(random, sentence)
-        sentence.slots[slot] = _join(sentence.words[start:])
+        sentence.slots[slot] = sentence.words[start:]
 
     return draw
 

@@ -1,41 +1,45 @@
-"""espeak-ng's voice variants as speakers, split so that no test or dev speaker (nor a near twin) is ever trained on.
+"""espeak-ng's voice variants as speakers, split so that no test or dev speaker (nor a near twin) is trained.
 
-Variants that differ in one setting only (steph, steph2, steph3; the iven, klatt and Gene families; Andy, AnxiousAndy
-and Lee; m7, m8 and Nguyen; aunty, linda and belinda; …) stay on one side. Left out of the wheel's 106 variants:
+Variants that differ in little (steph, steph2, steph3; the iven, klatt and Gene families; Andy, AnxiousAndy
+and Lee; m7, m8 and Nguyen; aunty, linda and belinda; …) stay on one side. Left out of the wheel's 106
+variants:
 - no human: Demonic, Storm, UniRobot, anikaRobot, announcer, croak, robosoft…robosoft8, zac (a cartoon child);
 - long echoes, which `acoustics.py` simulates instead: RicishayMax, RicishayMax2, RicishayMax3;
 - whispers, which `acoustics.whisper` simulates for every speaker: whisper, whisperf, caleb;
-- `fast`, a test of the rate limit, and Reed, whose breath noise comes from the C library's unseeded generator.
+- `fast`, a test of the rate limit; Reed, whose breath noise comes from the C library's own generator.
 """
 
 from random import Random
 
 TRAIN = """
-Alicia Andy AnxiousAndy Jacky Lee Marco Mario Mike Tweaky adam anika antonio edward edward2 f1 f4 grandma grandpa gustave
-iven iven2 iven3 iven4 klatt klatt2 klatt3 klatt4 klatt5 klatt6 m1 m3 marcelo michel miguel mike2 norbert pablo
-quincy robert sandro shelby steph steph2 steph3
+Alicia Andy AnxiousAndy Jacky Lee Marco Mario Mike Tweaky adam anika antonio edward edward2 f1 f4 grandma
+grandpa gustave iven iven2 iven3 iven4 klatt klatt2 klatt3 klatt4 klatt5 klatt6 m1 m3 marcelo michel miguel
+mike2 norbert pablo quincy robert sandro shelby steph steph2 steph3
 """.split()
 DEV = "Annie Denis benjamin f3 ian john kaukovalta m4 victor".split()
-TEST = """
-Alex Andrea Diogo Gene Gene2 Henrique Hugo Michael Nguyen aunty belinda boris david ed f2 f5 linda m2 m5 m6 m7 m8 max
-paul pedro rob travis
-""".split() + ["Mr serious"]
+TEST = (
+    """
+Alex Andrea Diogo Gene Gene2 Henrique Hugo Michael Nguyen aunty belinda boris david ed f2 f5 linda m2 m5 m6 m7
+m8 max paul pedro rob travis
+""".split()
+    + ["Mr serious"]
+)
 
 VOICES = {"train": TRAIN, "unlabelled": TRAIN, "dev": DEV, "test": TEST}
 
-# accent → (file under espeak-ng-data/lang, share)
+# accent (a language file of espeak; "en" is British) → share
 ACCENTS = {
     "en": {
-        "en-us": ("gmw/en-US", 0.45),
-        "en-gb": ("gmw/en", 0.15),
-        "en-gb-x-rp": ("gmw/en-GB-x-rp", 0.1),
-        "en-us-nyc": ("gmw/en-US-nyc", 0.1),
-        "en-gb-scotland": ("gmw/en-GB-scotland", 0.05),
-        "en-029": ("gmw/en-029", 0.05),
-        "en-gb-x-gbclan": ("gmw/en-GB-x-gbclan", 0.05),
-        "en-gb-x-gbcwmd": ("gmw/en-GB-x-gbcwmd", 0.05),
+        "en-us": 0.45,
+        "en": 0.15,
+        "en-gb-x-rp": 0.1,
+        "en-us-nyc": 0.1,
+        "en-gb-scotland": 0.05,
+        "en-029": 0.05,
+        "en-gb-x-gbclan": 0.05,
+        "en-gb-x-gbcwmd": 0.05,
     },
-    "es": {"es": ("roa/es", 0.5), "es-419": ("roa/es-419", 0.5)},
+    "es": {"es": 0.5, "es-419": 0.5},
 }
 
 
@@ -47,7 +51,7 @@ def draw_voice(random: Random, split: str) -> str:
 def draw_accent(random: Random, language: str) -> str:
     """An accent of `language` by its share."""
     position = random.random()
-    for accent, (_, share) in ACCENTS[language].items():
+    for accent, share in ACCENTS[language].items():
         position -= share
         if position < 0:
             return accent
@@ -55,5 +59,5 @@ def draw_accent(random: Random, language: str) -> str:
 
 
 def espeak_name(voice: str, accent: str) -> str:
-    """What espeak calls this speaker, such as "gmw/en-US+f3"."""
-    return f"{ACCENTS[accent[:2]][accent][0]}+{voice}"
+    """What espeak calls this speaker, such as "en-us+f3"."""
+    return f"{accent}+{voice}"
