@@ -1,0 +1,61 @@
+"""Sizes of a transducer, torch-free so that params.yaml is checked quickly. Round trip: `asdict` and `TransducerConfig.of`."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pipeline.errors import UserError
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """`width`: of every layer and of the output. LSTM: `input_width` narrows the stacked features first.
+
+    What an encoder does not know stays None; Emformer takes its own defaults for None.
+    """
+
+    name: Literal["lstm", "emformer"]
+    num_layers: int
+    width: int
+    input_width: int | None = None
+    dropout: float | None = None
+    num_heads: int | None = None
+    segment_frames: int | None = None  # of 80 ms
+    left_context_frames: int | None = None
+    right_context_frames: int | None = None
+
+
+@dataclass(frozen=True)
+class PredictorConfig:
+    """`width`: of the token embedding and of the mixing layer."""
+
+    width: int
+
+
+@dataclass(frozen=True)
+class TransducerConfig:
+    """`num_mel_bins` and `vocab_size` come from features and tokenizer; in params.yaml they stay out."""
+
+    encoder: EncoderConfig
+    predictor: PredictorConfig
+    joiner_width: int
+    num_mel_bins: int | None = None
+    vocab_size: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def of(settings: "Mapping[str, Any] | TransducerConfig") -> "TransducerConfig":
+        """From `as_dict`. Raises UserError for unknown or missing keys."""
+        if isinstance(settings, TransducerConfig):
+            return settings
+        try:
+            parts = {
+                **settings,
+                "encoder": EncoderConfig(**settings["encoder"]),
+                "predictor": PredictorConfig(**settings["predictor"]),
+            }
+            return TransducerConfig(**parts)
+        except (TypeError, KeyError) as error:
+            raise UserError(f"model settings: {error}; they must be those of a TransducerConfig") from error

@@ -1,0 +1,95 @@
+"""`fit`: a task, its data and a trainer; checkpoints after every epoch, curves, resume after a kill.
+
+Nothing but the epoch's end is ever resumed, and every draw follows from (seed, epoch): a run that was killed
+gives the same numbers, digit for digit, as one that was not (same machine, same threads).
+"""
+
+import io
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+
+from pipeline.corpus.datamodule import SpeechDataModule
+from pipeline.training.config import TrainerConfig
+from pipeline.training.task import TransducerTask
+
+
+class TrainingRun(Protocol):
+    """What a fit needs of a stage's run: where to keep checkpoints, and a Lightning logger."""
+
+    scratch: Path
+    logger: pl.loggers.Logger
+
+
+class Curves(pl.Callback):
+    """One row per epoch of everything that was logged; travels with the checkpoint."""
+
+    def __init__(self):
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "lr": rate, **logged})
+
+    def state_dict(self) -> dict:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.rows = list(state["rows"])
+
+    def csv(self) -> str:
+        buffer = io.StringIO()
+        pd.DataFrame(self.rows).to_csv(buffer, index=False)
+        return buffer.getvalue()
+
+
+class Progress(TQDMProgressBar):
+    """One bar per epoch with the time left, without the sanity check's and the dev set's own bars."""
+
+    def init_validation_tqdm(self):
+        bar = super().init_validation_tqdm()
+        bar.disable = True
+        return bar
+
+
+def fit(
+    task: TransducerTask,
+    data: SpeechDataModule,
+    config: TrainerConfig,
+    run: TrainingRun,
+    callbacks: tuple[pl.Callback, ...] = (),
+) -> Curves:
+    """Train to the end, going on from the run's last checkpoint if there is one."""
+    curves = Curves()
+    checkpoints = ModelCheckpoint(run.scratch, save_last=True, save_top_k=0, save_on_train_epoch_end=True)
+    trainer = pl.Trainer(
+        max_epochs=config.epochs,
+        accelerator="auto",
+        devices=1,
+        precision=lightning_precision(config.precision),
+        gradient_clip_val=config.gradient_clip,
+        logger=run.logger,
+        callbacks=[*callbacks, curves, checkpoints, Progress(refresh_rate=20)],
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        log_every_n_steps=50,
+    )
+    last = run.scratch / "last.ckpt"
+    trainer.fit(task, datamodule=data, ckpt_path=str(last) if last.exists() else None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return curves
+
+
+def lightning_precision(precision: str) -> str:
+    """`auto` is bf16 where the processor multiplies bf16 (elsewhere it would be slower), else float32."""
+    if precision == "auto":
+        on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        precision = "bf16" if on_gpu or torch.cpu._is_avx512_bf16_supported() else "fp32"
+    return {"bf16": "bf16-mixed", "fp32": "32-true"}[precision]

@@ -1,0 +1,111 @@
+"""The one LightningModule: a transducer, a list of objectives, and perhaps a compressor for its weights."""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import kaldialign
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from pipeline.compression.compressor import Compressor
+from pipeline.corpus.batch import Batch
+from pipeline.corpus.tokenizer import Tokenizer
+from pipeline.decoding.greedy import greedy
+from pipeline.features.augment import SpecAugmentConfig, spec_augment
+from pipeline.models.transducer import Transducer
+from pipeline.training.config import TrainerConfig
+from pipeline.training.objectives import StepView
+
+Objective = tuple[str, float, Callable[[StepView], Tensor]]
+
+
+class TransducerTask(pl.LightningModule):
+    """Logs `loss` and one `loss/<objective>` per epoch, and the dev set's WER (greedy) as `dev_wer`.
+
+    With a compressor each step runs on `compressor.weights(model)`: masked, perhaps quantised.
+    """
+
+    def __init__(
+        self,
+        model: Transducer,
+        objectives: Sequence[Objective],
+        augment: SpecAugmentConfig,
+        trainer_config: TrainerConfig,
+        tokenizer: Tokenizer,
+        num_steps: int,
+        seed: int,
+        compressor: Compressor | None = None,
+    ):
+        super().__init__()
+        self.model, self.objectives, self.compressor = model, list(objectives), compressor
+        self.augment, self.settings, self.tokenizer = augment, trainer_config, tokenizer
+        self.num_steps, self.seed = num_steps, seed
+        self._masks = torch.Generator()
+        self._effective = model
+        self._dev_errors, self._dev_words = 0, 0
+
+    def on_train_epoch_start(self) -> None:
+        """Every draw of an epoch follows from (seed, epoch): a resumed epoch is the epoch that was lost."""
+        epoch_seed = 1_000_003 * self.seed + self.current_epoch
+        self._masks.manual_seed(epoch_seed)
+        torch.manual_seed(epoch_seed)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        features_BNF = spec_augment(batch.features_BNF, batch.feature_lengths_B, self.augment, self._masks)
+        inputs = (features_BNF, batch.feature_lengths_B, batch.tokens_BU)
+        if self.compressor is None:
+            outputs = self.model(*inputs)
+        else:
+            outputs = functional_call(self.model, self.compressor.weights(self.model), inputs)
+        with torch.autocast(self.device.type, enabled=False):
+            outputs = outputs._replace(
+                **{name: value.float() for name, value in outputs._asdict().items() if value.is_floating_point()}
+            )
+            step = StepView.of(batch, outputs)
+            parts = {name: function(step).mean() for name, _, function in self.objectives}
+        loss = sum(weight * parts[name] for name, weight, _ in self.objectives)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {float(loss)} at step {self.global_step}: lower peak_lr")
+        logged = {f"loss/{name}": part.detach() for name, part in parts.items()} | {"loss": loss.detach()}
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch.utterances))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Dev hears the effective weights, in a copy: search calls parts of the model, not its forward."""
+        if self.compressor is not None:
+            self._effective = copy.deepcopy(self.model)
+            self._effective.load_state_dict(self.compressor.weights(self.model), strict=False)
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        model = self.model if self.compressor is None else self._effective
+        encoded_BTD, frame_lengths_B = model.encode(batch.features_BNF, batch.feature_lengths_B)
+        for cut, result in zip(batch.utterances, greedy(model, encoded_BTD, frame_lengths_B), strict=True):
+            reference = (cut.supervisions[0].text or "").split()
+            found = kaldialign.edit_distance(reference, self.tokenizer.decode(result.tokens).split())
+            self._dev_errors += found["total"]
+            self._dev_words += len(reference)
+
+    def on_validation_epoch_end(self) -> None:
+        wer = 100.0 * self._dev_errors / max(1, self._dev_words)
+        self._dev_errors, self._dev_words = 0, 0
+        self.log("dev_wer", wer, prog_bar=True)
+
+    def configure_optimizers(self):
+        decay = [p for p in self.parameters() if p.requires_grad and p.ndim >= 2]
+        rest = [p for p in self.parameters() if p.requires_grad and p.ndim < 2]
+        groups = [
+            {"params": decay, "weight_decay": self.settings.weight_decay},
+            {"params": rest, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.settings.peak_lr, betas=(0.9, 0.98))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=self.settings.peak_lr,
+            total_steps=self.num_steps + 1,
+            pct_start=max(self.settings.warmup_share, 2 / self.num_steps),
+            cycle_momentum=False,
+            final_div_factor=100.0,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
