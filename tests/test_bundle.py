@@ -105,9 +105,12 @@ def test_loading_draws_no_random_numbers(packed_file):
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.fixture(scope="module")
-def recogniser(packed_file) -> Recogniser:
-    return Recogniser(load_packed(packed_file[0]))
+@pytest.fixture(scope="module", params=["lstm", "emformer"])
+def recogniser(request, tokenizer, tmp_path_factory) -> Recogniser:
+    path = tmp_path_factory.mktemp("stream") / "model.sotto"
+    config = model_config(name=request.param)
+    write_packed(path, config, converted(config), tokenizer, FEATURES)
+    return Recogniser(load_packed(path))
 
 
 @settings(max_examples=12, deadline=None)

@@ -32,7 +32,7 @@ RATES_HZ = (4_000, 384_000)
 
 @dataclass(frozen=True)
 class StreamState:
-    """What a stream remembers. `features_NF`: frames that do not fill 80 ms yet; `frames`: when tokens came."""
+    """What a stream remembers. `features_NF`: fewer than fill 80 ms; `frames`: when the tokens came."""
 
     fbank: fbank.FbankState
     features_NF: Tensor
@@ -51,7 +51,7 @@ class Recogniser:
         self.packed = packed
 
     def transcribe(self, samples: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Transcript:
-        """Samples (S,) or (S, channels), float in [-1, 1] or integers, of any rate -> text, times, confidence.
+        """Samples (S,) or (S, channels), float in [-1, 1] or integers, of any rate -> transcript.
 
         Raises UserError for an impossible rate, samples that are no finite numbers, or less than 0.1 s.
         """
@@ -69,13 +69,15 @@ class Recogniser:
         features_NF, fbank_state = fbank.step(samples_S, state.fbank, self.packed.fbank_config)
         return self._advance(features_NF, dataclasses.replace(state, fbank=fbank_state))
 
+    @torch.inference_mode()
     def finish(self, state: StreamState) -> StreamState:
         """The state after the last sample: what the features and the encoder still held back is decoded."""
         state = self._advance(fbank.flush(state.fbank, self.packed.fbank_config), state)
-        if state.num_frames == 0 and len(state.features_NF):  # as in `transcribe`: padded to one frame
-            padding = FEATURES_PER_FRAME - len(state.features_NF)
+        heard = fbank.num_frames(state.fbank.num_samples)
+        if 0 < heard < FEATURES_PER_FRAME:  # as in `transcribe`: padded to one frame
+            padding = FEATURES_PER_FRAME - heard
             state = self._advance(state.features_NF.new_zeros(padding, state.features_NF.shape[1]), state)
-        return state
+        return self._hear(self.packed.model.flush(state.encoder), state)
 
     def text(self, state: StreamState) -> str:
         return self.packed.tokenizer.decode(state.tokens)
@@ -90,10 +92,14 @@ class Recogniser:
         while len(features_NF) >= FEATURES_PER_FRAME:
             frame_1NF, features_NF = features_NF[None, :FEATURES_PER_FRAME], features_NF[FEATURES_PER_FRAME:]
             encoded_1TD, encoder = self.packed.model.step(frame_1NF, state.encoder)
-            state = dataclasses.replace(state, encoder=encoder)
-            for encoded_1D in encoded_1TD.unbind(1):
-                state = self._search(encoded_1D, state)
+            state = self._hear(encoded_1TD, dataclasses.replace(state, encoder=encoder))
         return dataclasses.replace(state, features_NF=features_NF.clone())
+
+    @torch.inference_mode()
+    def _hear(self, encoded_1TD: Tensor, state: StreamState) -> StreamState:
+        for encoded_1D in encoded_1TD.unbind(1):
+            state = self._search(encoded_1D, state)
+        return state
 
     def _search(self, encoded_1D: Tensor, state: StreamState) -> StreamState:
         """Greedy, at most one token in a frame."""

@@ -21,8 +21,8 @@ def start_compressor(
 ) -> Compressor:
     """A compressor for `model`, which holds `tensors`.
 
-    `sparsity` None keeps the zeros that are there. `levels` None keeps the quantiser that came with the tensors
-    (their `<name>.scale`), or float weights. Raises UserError for impossible values.
+    `sparsity` None keeps the zeros that are there. `levels` None keeps the quantiser that came with the
+    tensors (their `<name>.scale`), or float weights. Raises UserError for impossible values.
     """
     scales = {n.removesuffix(".scale"): value for n, value in tensors.items() if _is_scale(n, tensors)}
     config = CompressorConfig(levels=levels, sparsity=sparsity, exclude=TRAINING_ONLY)
