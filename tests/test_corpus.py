@@ -15,7 +15,7 @@ from lhotse import CutSet
 from safetensors.torch import load_file
 
 from pipeline.corpus.datamodule import SILENCE, SpeechDataModule, batches, trainable
-from pipeline.corpus.prepare import DataConfig, PrepareConfig, prepare_corpus, render
+from pipeline.corpus.prepare import DataConfig, PrepareConfig, open_source, prepare_corpus, render
 from pipeline.corpus.shards import (
     RejectedUtterance,
     Utterance,
@@ -332,6 +332,20 @@ def test_prepare_corpus_from_a_manifest(prepared):
     )
     assert Tokenizer.from_model(folder / "tokenizer.model").hash == result.tokenizer_hash
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_synthetic_speech_and_noisy_copies_join_real_training_data(prepared, tmp_path):
+    folder, _ = prepared
+    (folder.parent / "noise.jsonl").write_text('{"audio": "60.wav", "kind": "noise"}')
+    data = DataConfig(
+        source="manifest", manifest=str(folder.parent / "m.jsonl"), synthetic_hours=0.003, noise_copies=1
+    )
+    items = open_source(data, seed=7).items
+    kinds = [type(item).__name__ for item in items["train"]]
+    assert kinds[:78] == ["Row"] * 39 + ["NoisyRow"] * 39 and set(kinds[78:]) == {"UtterancePlan"}
+    assert {type(item).__name__ for split in ("dev", "test") for item in items[split]} == {"Row"}
+    ids = [render(items["train"][index])[0].id for index in (0, 39)]
+    assert ids == ["r0", "r0-noisy1"]
 
 
 def test_data_module_counts_what_it_leaves_out(prepared):
