@@ -2,7 +2,7 @@
 hidden.
 
 Every utterance of a batch gets its own masks. Hidden values become the utterance's mean of that mel bin,
-which is what a normalised network reads as "nothing here". Cost: 1 ms for 90 s of features.
+which is what a normalised network reads as "nothing here". Cost: 2 to 4 ms for a batch of 90 s.
 """
 
 from dataclasses import dataclass
