@@ -18,8 +18,9 @@ from safetensors.numpy import load_file, save
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.files import write_atomically
+from pipeline.files import write_atomically, write_json
 
+SELECTION = "selection.json"
 FRAME_ARRAYS = ("path", "topk_ids", "topk_log_probs")
 
 
@@ -69,6 +70,17 @@ def write_shard(folder: Path, index: int, targets: Sequence[Target]) -> None:
     write_atomically(folder / f"{index:06d}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
+def write_selection(folder: Path, min_confidence_quantile: float) -> dict[str, float]:
+    """Choose the pseudo-labels worth learning from: those above that quantile of confidence. Returns the counts."""
+    rows = [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.open(encoding="utf-8")]
+    pseudo = [row["confidence"] for row in rows if row["is_pseudo"]]
+    lowest = float(np.quantile(pseudo, min_confidence_quantile)) if pseudo else 0.0
+    write_json(folder / SELECTION, {"min_confidence": lowest})
+    kept = sum(row["is_pseudo"] and row["confidence"] >= lowest and bool(row["labels"]) for row in rows)
+    return {"utterances/labelled": len(rows) - len(pseudo), "utterances/pseudo": len(pseudo),
+            "utterances/pseudo_kept": kept, "min_confidence": lowest}  # fmt: skip
+
+
 class TargetStore:
     """All shards of a folder in memory. Call it with ids and padded sizes to get a batch of targets."""
 
@@ -82,18 +94,19 @@ class TargetStore:
             try:
                 self._targets.update((target.id, target) for target in _read_shard(path))
             except (OSError, SafetensorError, ValueError, KeyError) as error:
-                raise UserError(f"{path}: damaged ({error}); run `dvc repro label` again") from error
+                raise UserError(f"{path}: damaged ({error}); run `dvc repro -f label`") from error
+        self.min_confidence = float(json.loads((Path(folder) / SELECTION).read_text())["min_confidence"])
 
     def __getitem__(self, id: str) -> Target:
         return self._targets[id]
 
-    def labels(self, min_confidence_quantile: float) -> dict[str, list[int]]:
-        """Pseudo-labels of the utterances above that quantile of confidence, and with at least one token."""
-        pseudo = [target for target in self._targets.values() if target.is_pseudo]
-        if not pseudo:
-            return {}
-        lowest = float(np.quantile([target.confidence for target in pseudo], min_confidence_quantile))
-        return {t.id: t.labels for t in pseudo if t.confidence >= lowest and t.labels}
+    def pseudo_labels(self) -> dict[str, list[int]]:
+        """Labels of the unlabelled utterances that the teacher was sure of (`write_selection`) and heard words in."""
+        return {
+            t.id: t.labels
+            for t in self._targets.values()
+            if t.is_pseudo and t.labels and t.confidence >= self.min_confidence
+        }
 
     def __call__(self, ids: Iterable[str], B: int, T: int, U: int) -> TeacherTargets:
         """Targets padded to (B, T, U); padding is 0 and masked by lengths everywhere."""

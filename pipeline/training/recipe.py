@@ -1,0 +1,87 @@
+"""What the training stages share: a fresh model, the data with or without a teacher's targets, one call to train."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from safetensors.torch import load_file
+
+from pipeline.compression.compressor import Compressor
+from pipeline.corpus.datamodule import SpeechDataModule
+from pipeline.corpus.teacher_targets import TargetStore
+from pipeline.corpus.tokenizer import Tokenizer
+from pipeline.models.config import TransducerConfig
+from pipeline.models.transducer import Transducer, build_transducer
+from pipeline.training.fit import Curves, TrainingRun, fit
+from pipeline.training.objectives import objectives
+from pipeline.training.task import TransducerTask
+
+PREPARED = Path("data/prepare")
+TARGETS = Path("data/label/targets")
+
+
+def new_model(config: TransducerConfig, num_mel_bins: int, seed: int) -> Transducer:
+    """An untrained transducer for the prepared corpus: its tokenizer's size, its feature statistics."""
+    vocab_size = Tokenizer.from_model(PREPARED / "tokenizer.model").vocab_size
+    pl.seed_everything(seed, verbose=False)
+    settings = {**config.as_dict(), "num_mel_bins": num_mel_bins, "vocab_size": vocab_size}
+    model = build_transducer(settings)
+    statistics = load_file(PREPARED / "statistics.safetensors")
+    model.set_statistics(statistics["mean_F"], statistics["std_F"])
+    return model
+
+
+def load_model(settings: Mapping[str, Any], tensors: Mapping[str, Any]) -> Transducer:
+    """A model from a hand-off's card and tensors; tensors beside the model's own (scales) are left aside."""
+    model = build_transducer(settings)
+    model.load_state_dict({name: tensors[name] for name in model.state_dict()})
+    return model
+
+
+def labelled_data(batch_seconds: float, seed: int) -> SpeechDataModule:
+    """The labelled pool, for the teacher."""
+    return SpeechDataModule(PREPARED, batch_seconds=batch_seconds, seed=seed)
+
+
+def distillation_data(batch_seconds: float, seed: int) -> SpeechDataModule:
+    """Both pools with the teacher's targets: transcripts where there are any, confident pseudo-labels elsewhere."""
+    store = TargetStore(TARGETS)
+    return SpeechDataModule(
+        PREPARED,
+        batch_seconds=batch_seconds,
+        seed=seed,
+        train_splits=("train", "unlabelled"),
+        labels=store.pseudo_labels(),
+        targets=store,
+    )
+
+
+def train(
+    run: TrainingRun,
+    model: Transducer,
+    params: Any,
+    data: SpeechDataModule,
+    compressor: Compressor | None = None,
+    callbacks: tuple[pl.Callback, ...] = (),
+) -> tuple[Curves, dict[str, float]]:
+    """Train `model` in place by the stage's `params` (losses, augment, trainer, seed): curves, metrics of the data."""
+    task = TransducerTask(
+        model,
+        objectives(params.losses, has_teacher=data.targets is not None),
+        params.augment,
+        params.trainer,
+        data.tokenizer,
+        data.count_batches(params.trainer.epochs),
+        params.seed,
+        compressor,
+    )
+    curves = fit(task, data, params.trainer, run, callbacks)
+    counts = {
+        "utterances/train": len(data.train_cuts),
+        "utterances/without_label": data.num_unlabelled,
+        "utterances/too_short": data.num_dropped,
+        "hours/train": sum(cut.duration for cut in data.train_cuts) / 3600,
+        "wer/dev": curves.rows[-1].get("dev_wer", float("nan")),
+    }
+    return curves, counts
