@@ -1,19 +1,72 @@
-"""What the stages sparsify and qat share: a compressor for a loaded model, its curves, its results."""
+"""What the stages sparsify and qat share: train a model on with masks, levels or both, and convert it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 from torch import Tensor, nn
 
 from pipeline.compression.compressor import Compressor, CompressorConfig
 from pipeline.compression.zeros_and_bits import as_csv, layer_table, totals
+from pipeline.corpus.datamodule import SpeechDataModule
+from pipeline.features.augment import SpecAugmentConfig
+from pipeline.models.transducer import build_transducer
+from pipeline.training.config import TrainerConfig
+from pipeline.training.fit import TrainingRun, fit
+from pipeline.training.objectives import objectives
+from pipeline.training.task import TransducerTask
 
 TRAINING_ONLY = ("ctc_head.",)  # stays float and out of the packed file
 
 
-def without_scales(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of a model whose converted tensors these are."""
-    return {name: value for name, value in tensors.items() if not _is_scale(name, tensors)}
+class Settings(Protocol):
+    """The parameters of either stage."""
+
+    seed: int
+    sparsity: float | None
+    levels: int | None
+    losses: dict[str, float]
+    augment: SpecAugmentConfig
+    trainer: TrainerConfig
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What a stage hands on. `metrics`: zeros/<name>, entropy/<name>; `layers`, `curves`: CSV."""
+
+    tensors: dict[str, Tensor]
+    metrics: dict[str, float]
+    layers: str
+    curves: str = ""
+
+
+def fine_tune(
+    name: str,
+    settings: Settings,
+    model_config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    data: SpeechDataModule,
+    run: TrainingRun,
+) -> Compressed:
+    """Train the model of `tensors` on, on its effective weights, with the student's losses; then convert it."""
+    model = build_transducer(model_config)
+    model.load_state_dict(without_scales(tensors))
+    compressor = start_compressor(model, tensors, settings.levels, settings.sparsity)
+    num_steps = data.count_batches(settings.trainer.epochs)
+    task = TransducerTask(
+        model,
+        objectives(settings.losses, has_teacher=data.targets is not None),
+        settings.augment,
+        settings.trainer,
+        data.tokenizer,
+        num_steps,
+        settings.seed,
+        compressor,
+    )
+    curves = fit(task, data, settings.trainer, run, (CompressionCurves(compressor, model, name, num_steps),))
+    done = results(compressor, model, name)
+    return Compressed(done.tensors, done.metrics, done.layers, curves.csv())
 
 
 def start_compressor(
@@ -32,24 +85,29 @@ def start_compressor(
 class CompressionCurves(pl.Callback):
     """Moves the schedules with the steps, and logs zeros and bits after every epoch."""
 
-    def __init__(self, compressor: Compressor, model: nn.Module, name: str):
-        self.compressor, self.model, self.name = compressor, model, name
+    def __init__(self, compressor: Compressor, model: nn.Module, name: str, num_steps: int):
+        self.compressor, self.model, self.name, self.num_steps = compressor, model, name, num_steps
 
     def on_train_batch_start(self, trainer, module, batch, batch_index) -> None:
-        last_step = max(1, int(trainer.estimated_stepping_batches) - 1)
-        self.compressor.set_progress(trainer.global_step / last_step)
+        self.compressor.set_progress(trainer.global_step / max(1, self.num_steps - 1))
 
     def on_train_epoch_end(self, trainer, module) -> None:
         for key, value in totals(_compressed(self.compressor.convert(self.model))).items():
             module.log(f"{key}/{self.name}", value)
 
 
-def results(compressor: Compressor, model: nn.Module, name: str) -> tuple[dict[str, Tensor], dict, str]:
-    """(tensors to hand on, metrics `zeros/<name>` and `entropy/<name>`, table of the layers as CSV)."""
+def results(compressor: Compressor, model: nn.Module, name: str) -> Compressed:
+    """The converted model, its zeros and bits."""
     compressor.set_progress(1.0)
     tensors = compressor.convert(model)
     kept = _compressed(tensors)
-    return tensors, {f"{key}/{name}": value for key, value in totals(kept).items()}, as_csv(layer_table(kept))
+    metrics = {f"{key}/{name}": value for key, value in totals(kept).items()}
+    return Compressed(tensors, metrics, as_csv(layer_table(kept)))
+
+
+def without_scales(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of a model whose converted tensors these are."""
+    return {name: value for name, value in tensors.items() if not _is_scale(name, tensors)}
 
 
 def _compressed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,42 @@
+"""Quantise the weights to a few levels while training on with the teacher's targets.
+
+Run:    dvc repro qat                                         Toy: make smoke
+Reads:  data/prepare, data/label, data/<qat.after>     Writes: data/qat
+Cost:   4 epochs of the student's training; 15 levels and half of them zeros cost about 2.5 bits a weight
+"""
+
+from pipeline.corpus.datamodule import SpeechDataModule
+from pipeline.corpus.teacher_targets import TargetStore
+from pipeline.params import load_params
+from pipeline.tracking import load_handoff, run_stage, start_run
+from pipeline.training.compress import fine_tune
+
+
+def main() -> None:
+    params = load_params("qat")
+    before = load_handoff(f"data/{params.after}")
+    with start_run("qat", params, parents=[params.after, "label"]) as run:
+        targets = TargetStore("data/label/targets")
+        data = SpeechDataModule(
+            "data/prepare",
+            batch_seconds=params.trainer.batch_seconds,
+            seed=params.seed,
+            train_splits=("train", "unlabelled"),
+            labels=targets.pseudo_labels(),
+            targets=targets,
+        )
+        done = fine_tune("qat", params, before.card["model"], before.tensors, data, run)
+        layers = run.scratch / "layers.csv"
+        layers.write_text(done.layers, encoding="utf-8")
+        run.log_artifact(layers)
+        run.hand_off(
+            "data/qat",
+            tensors=done.tensors,
+            card={"model": before.card["model"]},
+            metrics=done.metrics,
+            files={"curves.csv": done.curves},
+        )
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,42 @@
+"""Drive a share of every matrix's weights to zero while training on with the teacher's targets.
+
+Run:    dvc repro sparsify                                    Toy: make smoke
+Reads:  data/prepare, data/label, data/<sparsify.after>     Writes: data/sparsify
+Cost:   4 epochs of the student's training; zeros end at exactly the share asked for, in every row
+"""
+
+from pipeline.corpus.datamodule import SpeechDataModule
+from pipeline.corpus.teacher_targets import TargetStore
+from pipeline.params import load_params
+from pipeline.tracking import load_handoff, run_stage, start_run
+from pipeline.training.compress import fine_tune
+
+
+def main() -> None:
+    params = load_params("sparsify")
+    before = load_handoff(f"data/{params.after}")
+    with start_run("sparsify", params, parents=[params.after, "label"]) as run:
+        targets = TargetStore("data/label/targets")
+        data = SpeechDataModule(
+            "data/prepare",
+            batch_seconds=params.trainer.batch_seconds,
+            seed=params.seed,
+            train_splits=("train", "unlabelled"),
+            labels=targets.pseudo_labels(),
+            targets=targets,
+        )
+        done = fine_tune("sparse", params, before.card["model"], before.tensors, data, run)
+        layers = run.scratch / "layers.csv"
+        layers.write_text(done.layers, encoding="utf-8")
+        run.log_artifact(layers)
+        run.hand_off(
+            "data/sparsify",
+            tensors=done.tensors,
+            card={"model": before.card["model"]},
+            metrics=done.metrics,
+            files={"curves.csv": done.curves},
+        )
+
+
+if __name__ == "__main__":
+    run_stage(main)
