@@ -172,7 +172,7 @@ def test_plots_are_written_twice_the_same(tmp_path):
     rows = [{"model": "teacher", "wer": 6.0, "low": 5.0, "high": 7.0, "bytes": 12e6},
             {"model": "packed", "wer": 7.0, "low": 6.0, "high": 8.0, "bytes": 118e3}]  # fmt: skip
     table = pd.concat([fabricated_table("teacher"), fabricated_table("packed", 0.15)])
-    curves = {"teacher": pd.DataFrame({"epoch": [0, 1], "wer/teacher/dev": [50.0, 20.0], "loss": [3.0, 1.0]})}
+    curves = {"teacher": pd.DataFrame({"epoch": [0, 1], "dev_wer": [50.0, 20.0], "loss": [3.0, 1.0]})}
     figures = {
         "bytes": lambda: plots.wer_against_bytes(rows),
         "curves": lambda: plots.training_curves(curves),

@@ -83,7 +83,11 @@ def test_document_names_every_step_with_its_numbers():
 
 def test_all_pictures_of_the_report_are_drawn(tmp_path):
     metrics, table = fabricated_run()
-    curves = {"teacher": pd.DataFrame({"step": [0, 1], "epoch": [0, 1], "loss": [3.0, 1.0]})}
+    curves = {
+        "teacher": pd.DataFrame(
+            {"step": [0, 1], "epoch": [0, 1], "loss": [3.0, 1.0], "dev_wer": [50.0, 20.0]}
+        )
+    }
     rows = summary.plot_rows(metrics, list(RATES))
     paths = plots.draw_report(tmp_path, rows, table, curves, {"sparse": {"w": 0.5}})
     assert {path.stem for path in paths} >= {

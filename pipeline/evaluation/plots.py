@@ -117,9 +117,7 @@ def training_curves(curves: Mapping[str, pd.DataFrame], title: str = "Training")
         left, right = figure.subplots(1, 2)
         for stage, table in curves.items():
             colour = COLOURS.get({"sparsify": "sparse"}.get(stage, stage), "#666666")
-            for axes, column in ((left, _dev_column(table)), (right, _loss_column(table))):
-                if column is None:
-                    continue
+            for axes, column in ((left, "dev_wer"), (right, "loss")):
                 points = table[["epoch", column]].dropna()
                 axes.plot(
                     points["epoch"], points[column], marker="o", markersize=3.5, color=colour, label=stage
@@ -200,16 +198,3 @@ def canvas(width: float, height: float):
     """An empty figure (inches) and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
-
-
-def _dev_column(table: pd.DataFrame) -> str | None:
-    return next((name for name in table.columns if name.startswith("wer") and "dev" in name), None) or next(
-        (name for name in table.columns if "wer" in name), None
-    )
-
-
-def _loss_column(table: pd.DataFrame) -> str | None:
-    for name in ("loss/total", "loss/train", "train_loss", "loss"):
-        if name in table:
-            return name
-    return next((name for name in table.columns if "loss" in name), None)
