@@ -30,7 +30,7 @@ def pool(request):
 
 @pytest.fixture(scope="module")
 def rendered():
-    plans = plan(SyntheticConfig("en"), "train", 0.03, 3) + plan(SyntheticConfig("es"), "test", 0.01, 3)
+    plans = plan(SyntheticConfig("en"), "train", 0.03, 3) + plan(SyntheticConfig("es"), "train", 0.01, 3)
     return [(item, *render(item)) for item in plans]
 
 

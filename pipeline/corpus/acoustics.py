@@ -126,14 +126,13 @@ def _hum(length: int, rng: np.random.Generator) -> np.ndarray:
     samples = 0.15 * _coloured(length, 0.5, rng)
     samples /= rms(samples) / 0.15
     step = 5 * SAMPLE_RATE_HZ
-    time_s = np.arange(step) / SAMPLE_RATE_HZ
+    time_s = np.arange(step, dtype=np.float32) / SAMPLE_RATE_HZ
     for start in range(0, length, step):
         base_hz = (50, 60)[int(rng.integers(2))]
         for harmonic in range(1, 13):
             strength = rng.uniform(0.2, 1) / harmonic**0.7
-            samples[start : start + step] += strength * np.sin(
-                2 * np.pi * base_hz * harmonic * time_s + rng.uniform(0, 6.28)
-            )
+            phase = np.float32(2 * np.pi * base_hz * harmonic) * time_s + np.float32(rng.uniform(0, 6.28))
+            samples[start : start + step] += np.float32(strength) * np.sin(phase)
     return samples
 
 

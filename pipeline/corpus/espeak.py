@@ -10,11 +10,12 @@ processes.
 import _ctypes
 import contextlib
 import ctypes
+import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
-from multiprocessing.util import Finalize
 from pathlib import Path
 
 import espeakng_loader
@@ -28,7 +29,7 @@ _OUTPUT_SYNCHRONOUS, _DONT_EXIT = 2, 0x8000
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 _CHARS_UTF8 = 1
 _BUFFER_MS = 2000
-_VOLUME_PERCENT = 70  # at 100 the loudest voices clip
+_VOLUME_PERCENT = 40  # at 100 a third of the voices clip
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 
 _chunks: list[bytes] = []
@@ -49,14 +50,22 @@ def _data_path() -> str:
     files to find it, 2 ms each time.
     """
     source = Path(espeakng_loader.get_data_path())
-    target = Path(tempfile.mkdtemp(prefix="sotto-espeak-"))
-    Finalize(None, shutil.rmtree, args=(target, True), exitpriority=0)  # also runs in worker processes
-    (target / "lang").mkdir()
-    for path in source.iterdir():
-        if path.name != "lang":
-            (target / path.name).symlink_to(path)
-    for path in source.glob("lang/*/*"):
-        (target / "lang" / path.name.lower()).symlink_to(path)
+    name = f"sotto-espeak-{os.getuid()}-{zlib.crc32(str(source).encode()):08x}"
+    target = Path(tempfile.gettempdir()) / name  # shared by all processes: a killed one leaves no litter
+    if not (target / "phontab").exists():
+        draft = Path(tempfile.mkdtemp(prefix=name))
+        (draft / "lang").mkdir()
+        for path in source.iterdir():
+            if path.name != "lang":
+                (draft / path.name).symlink_to(path)
+        for path in source.glob("lang/*/*"):
+            (draft / "lang" / path.name.lower()).symlink_to(path)
+        try:
+            draft.rename(target)
+        except OSError:  # another process was faster
+            shutil.rmtree(draft)
+    if target.stat().st_uid != os.getuid():
+        raise UserError(f"{target} belongs to another user; remove it or set TMPDIR")
     return str(target)
 
 
