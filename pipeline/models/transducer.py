@@ -16,6 +16,8 @@ from pipeline.models.joiner import Joiner
 from pipeline.models.lstm_encoder import LSTMEncoder
 from pipeline.models.predictor import Predictor
 
+TRAINING_ONLY = ("ctc_head.",)  # prefixes of what search never uses: neither compressed nor packed
+
 
 class Outputs(NamedTuple):
     """What losses need: the joiner's projected inputs, its output layer, the CTC head's logits."""

@@ -21,9 +21,8 @@ from pipeline.corpus.tokenizer import Tokenizer
 from pipeline.errors import UserError
 from pipeline.features.fbank import FbankConfig
 from pipeline.files import write_atomically
-from pipeline.models.transducer import Transducer, build_transducer
+from pipeline.models.transducer import TRAINING_ONLY, Transducer, build_transducer
 
-TRAINING_ONLY = ("ctc_head.",)
 STATISTICS = "statistics."  # prefix of tensors beside the model's
 LARGEST_SETTING = 8192  # no width, layer count or table of a file's model may be larger
 

@@ -12,9 +12,11 @@ import zstandard
 from pipeline.compression.packed_format import unpack
 from pipeline.compression.zeros_and_bits import as_csv, layer_table, totals
 from pipeline.corpus.tokenizer import Tokenizer
+from pipeline.errors import UserError
 from pipeline.evaluation.inspect import describe
+from pipeline.models.transducer import TRAINING_ONLY
 from pipeline.params import load_params
-from pipeline.runtime.bundle import TRAINING_ONLY, load_packed, write_packed
+from pipeline.runtime.bundle import load_packed, write_packed
 from pipeline.tracking import load_handoff, run_stage, start_run
 
 
@@ -22,6 +24,10 @@ def main() -> None:
     params = load_params("pack")
     before = load_handoff(f"data/{params.after}")
     tokenizer = Tokenizer.from_model("data/prepare/tokenizer.model")
+    if before.card["tokenizer_hash"] != tokenizer.hash:
+        raise UserError(
+            f"data/{params.after}: was trained with another tokenizer; run `dvc repro {params.after}`"
+        )
     with start_run("pack", params, parents=[params.after]) as run:
         path = run.scratch / "model.sotto"
         write_packed(path, before.card["model"], before.tensors, tokenizer, params.features)

@@ -5,26 +5,17 @@ Reads:  data/prepare, data/label, data/<qat.after>     Writes: data/qat
 Cost:   4 epochs of the student's training; 15 levels and half of them zeros cost about 2.5 bits a weight
 """
 
-from pipeline.corpus.datamodule import SpeechDataModule
-from pipeline.corpus.teacher_targets import TargetStore
 from pipeline.params import load_params
 from pipeline.tracking import load_handoff, run_stage, start_run
 from pipeline.training.compress import fine_tune
+from pipeline.training.recipe import distillation_data
 
 
 def main() -> None:
     params = load_params("qat")
     before = load_handoff(f"data/{params.after}")
     with start_run("qat", params, parents=[params.after, "label"]) as run:
-        targets = TargetStore("data/label/targets")
-        data = SpeechDataModule(
-            "data/prepare",
-            batch_seconds=params.trainer.batch_seconds,
-            seed=params.seed,
-            train_splits=("train", "unlabelled"),
-            labels=targets.pseudo_labels(),
-            targets=targets,
-        )
+        data = distillation_data(params.trainer.batch_seconds, params.seed)
         done = fine_tune("qat", params, before.card["model"], before.tensors, data, run)
         layers = run.scratch / "layers.csv"
         layers.write_text(done.layers, encoding="utf-8")
@@ -32,7 +23,7 @@ def main() -> None:
         run.hand_off(
             "data/qat",
             tensors=done.tensors,
-            card={"model": before.card["model"]},
+            card={key: before.card[key] for key in ("model", "tokenizer_hash")},
             metrics=done.metrics,
             files={"curves.csv": done.curves},
         )

@@ -11,13 +11,10 @@ from pipeline.compression.compressor import Compressor, CompressorConfig
 from pipeline.compression.zeros_and_bits import as_csv, layer_table, totals
 from pipeline.corpus.datamodule import SpeechDataModule
 from pipeline.features.augment import SpecAugmentConfig
-from pipeline.models.transducer import build_transducer
+from pipeline.models.transducer import TRAINING_ONLY
 from pipeline.training.config import TrainerConfig
-from pipeline.training.fit import TrainingRun, fit
-from pipeline.training.objectives import objectives
-from pipeline.training.task import TransducerTask
-
-TRAINING_ONLY = ("ctc_head.",)  # stays float and out of the packed file
+from pipeline.training.fit import TrainingRun
+from pipeline.training.recipe import load_model, train
 
 
 class Settings(Protocol):
@@ -49,24 +46,13 @@ def fine_tune(
     data: SpeechDataModule,
     run: TrainingRun,
 ) -> Compressed:
-    """Train the model of `tensors` on, on its effective weights, with the student's losses; then convert it."""
-    model = build_transducer(model_config)
-    model.load_state_dict(without_scales(tensors))
+    """Train the model of `tensors` on with the losses given, on its effective weights; then convert it."""
+    model = load_model(model_config, tensors)
     compressor = start_compressor(model, tensors, settings.levels, settings.sparsity)
-    num_steps = data.count_batches(settings.trainer.epochs)
-    task = TransducerTask(
-        model,
-        objectives(settings.losses, has_teacher=data.targets is not None),
-        settings.augment,
-        settings.trainer,
-        data.tokenizer,
-        num_steps,
-        settings.seed,
-        compressor,
-    )
-    curves = fit(task, data, settings.trainer, run, (CompressionCurves(compressor, model, name, num_steps),))
+    schedule = CompressionCurves(compressor, model, name, data.count_batches(settings.trainer.epochs))
+    curves, counts = train(run, model, settings, data, compressor, (schedule,))
     done = results(compressor, model, name)
-    return Compressed(done.tensors, done.metrics, done.layers, curves.csv())
+    return Compressed(done.tensors, counts | done.metrics, done.layers, curves.csv())
 
 
 def start_compressor(
@@ -103,11 +89,6 @@ def results(compressor: Compressor, model: nn.Module, name: str) -> Compressed:
     kept = _compressed(tensors)
     metrics = {f"{key}/{name}": value for key, value in totals(kept).items()}
     return Compressed(tensors, metrics, as_csv(layer_table(kept)))
-
-
-def without_scales(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of a model whose converted tensors these are."""
-    return {name: value for name, value in tensors.items() if not _is_scale(name, tensors)}
 
 
 def _compressed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -66,7 +66,10 @@ def fit(
 ) -> Curves:
     """Train to the end, going on from the run's last checkpoint if there is one."""
     curves = Curves()
-    checkpoints = ModelCheckpoint(run.scratch, save_last=True, save_top_k=0, save_on_train_epoch_end=True)
+    # The latest epoch, in one file. (save_last with save_top_k=0 writes nothing before the end: Lightning 2.6.)
+    checkpoints = ModelCheckpoint(
+        run.scratch, "last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
+    )
     trainer = pl.Trainer(
         max_epochs=config.epochs,
         accelerator="auto",

@@ -43,16 +43,16 @@ class TransducerTask(pl.LightningModule):
         self.augment, self.settings, self.tokenizer = augment, trainer_config, tokenizer
         self.num_steps, self.seed = num_steps, seed
         self._masks = torch.Generator()
-        self._effective = model
+        self._heard_by_dev = (model,)  # in a tuple: a submodule would be loaded over the model on resume
         self._dev_errors, self._dev_words = 0, 0
 
     def on_train_epoch_start(self) -> None:
         """Every draw of an epoch follows from (seed, epoch): a resumed epoch is the epoch that was lost."""
-        epoch_seed = 1_000_003 * self.seed + self.current_epoch
-        self._masks.manual_seed(epoch_seed)
-        torch.manual_seed(epoch_seed)
+        self._masks.manual_seed(1_000_003 * self.seed + self.current_epoch)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        # Dropout, step by step: loaders draw from torch's generator too, at other moments after a resume.
+        torch.manual_seed(1_000_003 * self.seed + self.global_step)
         features_BNF = spec_augment(batch.features_BNF, batch.feature_lengths_B, self.augment, self._masks)
         inputs = (features_BNF, batch.feature_lengths_B, batch.tokens_BU)
         if self.compressor is None:
@@ -75,11 +75,12 @@ class TransducerTask(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Dev hears the effective weights, in a copy: search calls parts of the model, not its forward."""
         if self.compressor is not None:
-            self._effective = copy.deepcopy(self.model)
-            self._effective.load_state_dict(self.compressor.weights(self.model), strict=False)
+            effective = copy.deepcopy(self.model)
+            effective.load_state_dict(self.compressor.weights(self.model), strict=False)
+            self._heard_by_dev = (effective,)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        model = self.model if self.compressor is None else self._effective
+        (model,) = self._heard_by_dev
         encoded_BTD, frame_lengths_B = model.encode(batch.features_BNF, batch.feature_lengths_B)
         for cut, result in zip(batch.utterances, greedy(model, encoded_BTD, frame_lengths_B), strict=True):
             reference = (cut.supervisions[0].text or "").split()
