@@ -7,11 +7,13 @@ decodes it in plain Python).
 Tables are merged as long as that makes the payload smaller, from one per array down to one for all.
 """
 
+import lzma
 from collections.abc import Sequence
 from itertools import combinations
 
 import constriction
 import numpy as np
+import zstandard
 
 TOTAL = 4096  # frequencies of a table add up to this
 PRECISION = 24  # bits of constriction's default coder
@@ -78,6 +80,15 @@ def entropy_bits(array: np.ndarray) -> float:
         return 0.0
     count = np.unique(array, return_counts=True)[1]
     return float(-(count * np.log2(count / array.size)).sum())
+
+
+def general_coders(arrays: Sequence[np.ndarray]) -> dict[str, int]:
+    """The control: bytes of the matrices' integers, one in a byte, under zstd and xz."""
+    codes = b"".join(array.astype("i1").tobytes() for array in arrays if array.ndim == 2)
+    return {
+        "zstd": len(zstandard.ZstdCompressor(level=19).compress(codes)),
+        "xz": len(lzma.compress(codes, preset=9)),
+    }
 
 
 def _model(frequencies: np.ndarray):

@@ -5,10 +5,7 @@ Reads:  data/prepare/tokenizer.model, data/<pack.after>       Writes: data/pack/
 Cost:   2 s; the weights take their entropy + 0.1 %, all else about 3 kB
 """
 
-import lzma
-
-import zstandard
-
+from pipeline.compression.entropy_coding import general_coders
 from pipeline.compression.packed_format import unpack
 from pipeline.compression.zeros_and_bits import as_csv, layer_table, totals
 from pipeline.corpus.tokenizer import Tokenizer
@@ -36,6 +33,7 @@ def main() -> None:
         layers = run.scratch / "layers.csv"
         layers.write_text(as_csv(layer_table(tensors)), encoding="utf-8")
         run.log_artifact(layers)
+        codes = [item.integers for item in unpack(path.read_bytes(), str(path)).coded.values()]
         found = describe(path)
         metrics = {
             "bytes/packed": found["bytes"],
@@ -45,19 +43,11 @@ def main() -> None:
             "params/packed": found["params"],
             "weights_over_entropy/packed": found["weights_over_entropy"],
             **{f"section_bytes/{name}": size for name, size in found["sections"].items()},
-            **general_coders(path.read_bytes()),
+            **{f"section_bytes/weights_{coder}": size for coder, size in general_coders(codes).items()},
         }
         run.hand_off(
             "data/pack", card={"model": before.card["model"]}, metrics=metrics, files={"model.sotto": path}
         )
-
-
-def general_coders(data: bytes) -> dict[str, float]:
-    """The control: bytes of the same integers, one in a byte, under general compressors."""
-    coded = unpack(data, "model.sotto").coded.values()
-    codes = b"".join(item.integers.astype("i1").tobytes() for item in coded if item.integers.ndim == 2)
-    zstd = zstandard.ZstdCompressor(level=19).compress(codes)
-    return {"section_bytes/weights_zstd": len(zstd), "section_bytes/weights_xz": len(lzma.compress(codes))}
 
 
 if __name__ == "__main__":
