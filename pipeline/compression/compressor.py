@@ -77,7 +77,7 @@ class Compressor(nn.Module):
             weight_RC = named[name].detach()
             # Without a sparsity of its own it keeps the zeros that it is given.
             keep_RC = (weight_RC != 0) | (config.sparsity is not None)
-            self.masks.register_buffer(str(position), keep_RC)
+            self.masks.register_buffer(str(position), keep_RC.to(weight_RC.dtype))
             if self.levels is not None:
                 step_R = (scales or {}).get(name)
                 if step_R is None:

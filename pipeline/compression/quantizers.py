@@ -65,16 +65,16 @@ class _FakeQuantize(torch.autograd.Function):
         integer_RC = scaled_RC.round().clamp_(-top, top)
         ctx.save_for_backward(scaled_RC, integer_RC, step_R1)
         ctx.top = top
-        return integer_RC * step_R1 + 0.0  # + 0.0: no negative zeros
+        return integer_RC * step_R1
 
     @staticmethod
     def backward(ctx, *grads: Tensor):
         (grad_RC,) = grads
         scaled_RC, integer_RC, step_R1 = ctx.saved_tensors
-        inside_RC = scaled_RC.abs() < ctx.top
-        slope_RC = torch.where(inside_RC, integer_RC - scaled_RC, integer_RC)  # ∂ŵ/∂s; outside: ±max_level
+        inside_RC = (scaled_RC.abs() < ctx.top).to(grad_RC.dtype)  # torch.where is 10 x slower
+        slope_RC = integer_RC - scaled_RC * inside_RC  # ∂ŵ/∂s; outside: ±max_level
         gradient_scale = 1.0 / math.sqrt(scaled_RC.shape[1] * ctx.top)
-        grad_step_R = (grad_RC * slope_RC).sum(dim=1) * gradient_scale
+        grad_step_R = torch.linalg.vecdot(grad_RC, slope_RC) * gradient_scale
         # Chain rule for s = 2^log2_step: Adam then moves steps by ratios, whatever their size.
         return grad_RC * inside_RC, grad_step_R * step_R1[:, 0] * math.log(2.0), None
 

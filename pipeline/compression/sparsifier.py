@@ -39,14 +39,23 @@ def random_mask(weight_RC: Tensor, sparsity: float, group_rows: int = 1) -> Tens
 
 
 def apply_mask(weight_RC: Tensor, mask_RC: Tensor, recoverable: bool) -> Tensor:
-    """Masked weights. Recoverable: hidden weights still get the gradient of their place, and may come back.
+    """Weights times a mask of 0 and 1. Recoverable: hidden weights still get a gradient, and may come back.
 
     The straight-through form is Lin et al. 2020 (arXiv 2006.07253, "dynamic model pruning with feedback").
     """
-    masked_RC = weight_RC * mask_RC
-    if not recoverable:
-        return masked_RC
-    return weight_RC + (masked_RC - weight_RC).detach()
+    if recoverable:
+        return _StraightThroughMask.apply(weight_RC, mask_RC)
+    return weight_RC * mask_RC
+
+
+class _StraightThroughMask(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weight_RC: Tensor, mask_RC: Tensor) -> Tensor:
+        return weight_RC * mask_RC
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor):
+        return grads[0], None
 
 
 def _quota_mask(score_RC: Tensor, sparsity: float, group_rows: int) -> Tensor:
