@@ -36,10 +36,19 @@ def test_imports_go_down_the_layers():
 
 @cache
 def imported_modules(path: Path) -> frozenset[Path]:
-    """Project files that `path` imports, anywhere in it."""
+    """Project files that `path` imports when it runs, anywhere in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    guards = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    for_types = {id(inner) for guard in guards for statement in guard.body for inner in ast.walk(statement)}
+    for node in ast.walk(tree):
         names = []
+        if id(node) in for_types:
+            continue
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -55,9 +64,7 @@ def imported_modules(path: Path) -> frozenset[Path]:
 
 
 def code_behind(stage: str) -> list[str]:
-    """Project files that the stage imports, directly or not, without the plumbing; a folder stands for all of its
-    files.
-    """
+    """Project files that the stage imports, directly or not, but for the plumbing; a folder stands for its files."""
     seen: set[Path] = set()
     waiting = [ROOT / f"pipeline/stages/{stage}.py"]
     while waiting:

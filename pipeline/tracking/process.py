@@ -1,9 +1,11 @@
 """How a stage's process ends: one sentence for what a user can mend, no orphan when `dvc repro` is killed."""
 
 import errno
+import logging
 import shutil
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 
 from pipeline.errors import UserError
@@ -17,6 +19,7 @@ WRITE_FAILED_WORDS = ("failed writing file", "file write failed", "disk i/o erro
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage's `main`; exit 2 with one sentence on bad input or a full disk, 130 when interrupted."""
     die_with_driver()
+    _quieten()
     signal.signal(signal.SIGTERM, _terminated)
     try:
         main()
@@ -35,6 +38,13 @@ def run_stage(main: Callable[[], None]) -> None:
             f"{file}: the disk is full; free some space, then `dvc repro` goes on from the checkpoint.",
             2,
         )
+
+
+def _quieten() -> None:
+    """Lightning's hints about hardware and its vendor's products say nothing about the run."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
 def is_disk_full(error: BaseException) -> bool:

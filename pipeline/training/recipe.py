@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 from safetensors.torch import load_file
 
-from pipeline.compression.compressor import Compressor
 from pipeline.corpus.datamodule import SpeechDataModule
 from pipeline.corpus.teacher_targets import TargetStore
 from pipeline.corpus.tokenizer import Tokenizer
@@ -16,6 +15,9 @@ from pipeline.models.transducer import Transducer, build_transducer
 from pipeline.training.fit import Curves, TrainingRun, fit
 from pipeline.training.objectives import objectives
 from pipeline.training.task import TransducerTask
+
+if TYPE_CHECKING:  # so that editing the compression does not retrain the teacher
+    from pipeline.compression.compressor import Compressor
 
 PREPARED = Path("data/prepare")
 TARGETS = Path("data/label/targets")
@@ -62,7 +64,7 @@ def train(
     model: Transducer,
     params: Any,
     data: SpeechDataModule,
-    compressor: Compressor | None = None,
+    compressor: "Compressor | None" = None,
     callbacks: tuple[pl.Callback, ...] = (),
 ) -> tuple[Curves, dict[str, float]]:
     """Train `model` in place by the stage's `params` (losses, augment, trainer, seed): curves, metrics of the data."""

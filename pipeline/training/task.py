@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import kaldialign
 import pytorch_lightning as pl
@@ -9,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from pipeline.compression.compressor import Compressor
 from pipeline.corpus.batch import Batch
 from pipeline.corpus.tokenizer import Tokenizer
 from pipeline.decoding.greedy import greedy
@@ -17,6 +17,9 @@ from pipeline.features.augment import SpecAugmentConfig, spec_augment
 from pipeline.models.transducer import Transducer
 from pipeline.training.config import TrainerConfig
 from pipeline.training.objectives import StepView
+
+if TYPE_CHECKING:  # so that editing the compression does not retrain the teacher
+    from pipeline.compression.compressor import Compressor
 
 Objective = tuple[str, float, Callable[[StepView], Tensor]]
 
@@ -36,7 +39,7 @@ class TransducerTask(pl.LightningModule):
         tokenizer: Tokenizer,
         num_steps: int,
         seed: int,
-        compressor: Compressor | None = None,
+        compressor: "Compressor | None" = None,
     ):
         super().__init__()
         self.model, self.objectives, self.compressor = model, list(objectives), compressor
