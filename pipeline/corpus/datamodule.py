@@ -156,6 +156,8 @@ class SpeechDataModule(pl.LightningDataModule):
             self._train_loader = batches(
                 self.train_cuts, self.tokenizer, self.batch_seconds, seed=self.seed, shuffle=True, **options
             )
+        if self.trainer is not None:  # Lightning draws the first order before it names a resumed epoch
+            self._train_loader.sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
         return self._train_loader
 
     def val_dataloader(self) -> DataLoader:

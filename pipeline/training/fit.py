@@ -5,6 +5,7 @@ gives the same numbers, digit for digit, as one that was not (same machine, same
 """
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Protocol
 
@@ -84,7 +85,8 @@ def fit(
         log_every_n_steps=50,
     )
     last = run.scratch / "last.ckpt"
-    trainer.fit(task, datamodule=data, ckpt_path=str(last) if last.exists() else None)
+    whole = zipfile.is_zipfile(last)  # a kill can leave half a file where /tmp is another file system
+    trainer.fit(task, datamodule=data, ckpt_path=str(last) if whole else None)
     if trainer.interrupted:
         raise KeyboardInterrupt
     return curves
