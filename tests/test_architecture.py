@@ -64,7 +64,7 @@ def imported_modules(path: Path) -> frozenset[Path]:
 
 
 def code_behind(stage: str) -> list[str]:
-    """Project files that the stage imports, directly or not, without plumbing; a folder stands for its files."""
+    """Project files that the stage imports, directly or not, no plumbing; a folder stands for its files."""
     seen: set[Path] = set()
     waiting = [ROOT / f"pipeline/stages/{stage}.py"]
     while waiting:
