@@ -38,13 +38,18 @@ setup: .venv/.stamp  ## the virtual environment, from requirements.lock (about a
 	@.venv/bin/uv pip install -q --no-deps --no-build-isolation --python .venv/bin/python -e .
 	@touch $@
 
-repro: .venv/.stamp  ## the main job: every stage that is out of date (PRESET=full|qat-first|joint|toy: in runs/PRESET)
 ifeq ($(strip $(PRESET)),)
-	@.venv/bin/python -m pipeline.params
+repro: .venv/.stamp .scratch/params.checked  ## the main job: every stage out of date (PRESET=full|joint|…: in runs/PRESET)
 	@.venv/bin/dvc repro
 else
+repro: .venv/.stamp
 	@.venv/bin/python -m pipeline.presets $(PRESET)
 endif
+
+# The whole file, before the first stage starts: a wrong key of the last stage should not wait half an hour.
+.scratch/params.checked: params.yaml $(wildcard pipeline/*.py pipeline/*/config.py) | .venv/.stamp
+	@.venv/bin/python -m pipeline.params
+	@mkdir -p $(@D) && touch $@
 
 repro-real: .venv/.stamp  ## the same graph on real speech; SOTTO_MANIFEST names the JSONL manifest
 	@.venv/bin/python -m pipeline.presets real
