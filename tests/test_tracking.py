@@ -263,3 +263,31 @@ def test_metrics_of_each_model_reach_its_own_run(project):
     assert client().get_run(run.run_id).data.metrics["wer"] == 4.0
     parent = client().get_run(run.run_id).data.tags["mlflow.parentRunId"]
     assert client().get_run(parent).data.metrics["wer"] == 5.0
+
+
+def test_the_board_is_laid_out_in_the_form_that_this_mlflow_reads(project):
+    import mlflow
+
+    from pipeline.tracking import board
+
+    page = board.lay_out()
+    experiment = client().get_experiment_by_name(store.EXPERIMENT)
+    state = json.loads(experiment.tags["mlflow.sharedViewState.tradeoffs"])
+    assert page == (
+        f"/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=tradeoffs&compareRunsMode=CHART"
+    )
+    assert {chart["type"] for chart in state["compareRunCharts"]} == {"PARALLEL", "SCATTER", "BAR"}
+    assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == {
+        state["compareRunSections"][0]["uuid"]
+    }
+    client().search_runs(
+        [experiment.experiment_id], state["searchFilter"]
+    )  # the filter is one that MLflow parses
+    (script,) = (Path(mlflow.__file__).parent / "server/js/build/static/js").glob("main.*.js")
+    known = script.read_text(encoding="utf-8")
+    for word in (
+        "mlflow.sharedViewState.",
+        "viewStateShareKey",
+        *(key for key in state if key.startswith("compare")),
+    ):
+        assert word in known, f"MLflow's page no longer knows {word}"
