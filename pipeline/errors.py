@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises; entry points print it as a sentence and exit with code 2."""
+"""The one exception that a user's mistake raises; entry points print it and exit with code 2."""
 
 
 class UserError(Exception):
