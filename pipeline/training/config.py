@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """AdamW, one-cycle schedule. `batch_seconds`: audio per batch with padding; `warmup_share`: of all steps."""
+    """AdamW, one cycle. `batch_seconds`: audio per batch, padding included; `warmup_share`: of all steps."""
 
     epochs: int = 16
     batch_seconds: float = 90.0
