@@ -72,7 +72,9 @@ def write_shard(folder: Path, index: int, targets: Sequence[Target]) -> None:
 
 def write_selection(folder: Path, min_confidence_quantile: float) -> dict[str, float]:
     """Choose the pseudo-labels worth learning from: those above that quantile of confidence. Returns the counts."""
-    rows = [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.open(encoding="utf-8")]
+    rows = [
+        json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.open(encoding="utf-8")
+    ]
     pseudo = [row["confidence"] for row in rows if row["is_pseudo"]]
     lowest = float(np.quantile(pseudo, min_confidence_quantile)) if pseudo else 0.0
     write_json(folder / SELECTION, {"min_confidence": lowest})
@@ -124,9 +126,7 @@ class TargetStore:
             log_probs_BTK[b, :frames] = target.topk_log_probs_TK
         log_blank_BTU, log_label_BTU = torch.from_numpy(lattice_2BTU).float()
         tensors = (torch.from_numpy(array) for array in (path_BT, ids_BTK))
-        return TeacherTargets(
-            log_blank_BTU, log_label_BTU, *tensors, torch.from_numpy(log_probs_BTK).float()
-        )
+        return TeacherTargets(log_blank_BTU, log_label_BTU, *tensors, torch.from_numpy(log_probs_BTK).float())
 
 
 def _read_shard(path: Path) -> Iterable[Target]:

@@ -1,4 +1,4 @@
-"""Sizes of a transducer, torch-free so that params.yaml is checked quickly. Round trip: `asdict` and `TransducerConfig.of`."""
+"""Sizes of a transducer, torch-free so that params.yaml is checked quickly; `as_dict` and `of` are a round trip."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

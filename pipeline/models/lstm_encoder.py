@@ -77,10 +77,9 @@ class LSTMEncoder(nn.Module):
         features_BNF = torch.cat([state.features_BNF, features_BNF], 1)
         used = features_BNF.shape[1] // FEATURES_PER_FRAME * FEATURES_PER_FRAME
         rest_BNF = features_BNF[:, used:]
-        if not used:
-            empty_BTD = features_BNF.new_zeros(features_BNF.shape[0], 0, self.output_width)
-            return empty_BTD, state._replace(features_BNF=rest_BNF)
-        encoded_BTD, hidden_LBD, cell_LBD = self._layers(stack(features_BNF), state.hidden_LBD, state.cell_LBD)
+        encoded_BTD, hidden_LBD, cell_LBD = self._layers(
+            stack(features_BNF), state.hidden_LBD, state.cell_LBD
+        )
         return encoded_BTD, LSTMState(rest_BNF, hidden_LBD, cell_LBD)
 
     def flush(self, state: LSTMState) -> Tensor:
@@ -90,6 +89,8 @@ class LSTMEncoder(nn.Module):
     def _layers(
         self, stacked_BTF: Tensor, hidden_LBD: Tensor, cell_LBD: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
+        if stacked_BTF.shape[1] == 0:  # torch's LSTM refuses an empty sequence
+            return stacked_BTF.new_zeros(len(stacked_BTF), 0, self.output_width), hidden_LBD, cell_LBD
         x_BTD = self.input(stacked_BTF)
         hidden, cell = [], []
         for index, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):

@@ -35,7 +35,9 @@ class Curves(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "lr": rate, **logged})
+        self.rows.append(
+            {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "lr": rate, **logged}
+        )
 
     def state_dict(self) -> dict:
         return {"rows": self.rows}

@@ -64,7 +64,11 @@ class TransducerTask(pl.LightningModule):
             outputs = functional_call(self.model, self.compressor.weights(self.model), inputs)
         with torch.autocast(self.device.type, enabled=False):
             outputs = outputs._replace(
-                **{name: value.float() for name, value in outputs._asdict().items() if value.is_floating_point()}
+                **{
+                    name: value.float()
+                    for name, value in outputs._asdict().items()
+                    if value.is_floating_point()
+                }
             )
             step = StepView.of(batch, outputs)
             parts = {name: function(step).mean() for name, _, function in self.objectives}

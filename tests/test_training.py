@@ -1,0 +1,194 @@
+"""Training: eight utterances learnt by heart, targets kept on disk, labelling that resumes, errors that name the loss."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.corpus.batch import Batch
+from pipeline.corpus.datamodule import collate
+from pipeline.corpus.shards import Utterance, load_cuts, write_split
+from pipeline.corpus.teacher_targets import Target, TargetStore, write_selection, write_shard
+from pipeline.corpus.tokenizer import Tokenizer, train_tokenizer
+from pipeline.decoding.greedy import greedy
+from pipeline.errors import UserError
+from pipeline.features.fbank import FbankConfig
+from pipeline.losses.rnnt import label_log_probs
+from pipeline.models.transducer import build_transducer
+from pipeline.training.fit import lightning_precision
+from pipeline.training.labelling import label_batch, label_pool
+from pipeline.training.objectives import StepView, objectives
+
+SETTINGS = {
+    "encoder": {"name": "lstm", "num_layers": 2, "width": 48, "input_width": 32},
+    "predictor": {"width": 16},
+    "joiner_width": 32,
+    "num_mel_bins": 4,
+    "vocab_size": 12,
+}
+
+
+TEXTS = ["turn on the light", "call maria", "play some jazz", "what's next", "set a timer for ten minutes"]
+
+
+def render_noise(number: int) -> tuple[Utterance, np.ndarray]:
+    samples_S = np.random.default_rng(number).standard_normal(40_000 + 3_000 * number) * 0.1
+    return Utterance(f"utt{number}", TEXTS[number], f"s{number}", "en"), samples_S.astype(np.float32)
+
+
+@pytest.fixture
+def cuts_and_tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cuts") / "train"
+    write_split(folder, range(5), render_noise, with_audio=False, fbank_config=FbankConfig())
+    return list(load_cuts(folder)), Tokenizer(train_tokenizer(TEXTS, 40))
+
+
+def batch_of_eight() -> Batch:
+    generator = torch.Generator().manual_seed(3)
+    token_lengths_B = torch.tensor([5, 4, 5, 3, 2, 5, 1, 4])
+    tokens_BU = torch.randint(2, 12, (8, 5), generator=generator)
+    tokens_BU *= torch.arange(5) < token_lengths_B[:, None]
+    features_BNF = torch.randn(8, 80, 4, generator=generator)
+    return Batch(features_BNF, torch.tensor([80, 72, 80, 64, 56, 80, 40, 72]), tokens_BU, token_lengths_B, [])
+
+
+def losses_of(model, batch: Batch, chosen) -> torch.Tensor:
+    outputs = model(batch.features_BNF, batch.feature_lengths_B, batch.tokens_BU)
+    step = StepView.of(batch, outputs)
+    return sum(weight * function(step).mean() for _, weight, function in chosen)
+
+
+def test_overfit_eight_utterances():
+    torch.manual_seed(0)
+    model, batch = build_transducer(SETTINGS), batch_of_eight()
+    chosen = objectives({"ctc": 0.3, "fastemit": 0.001}, has_teacher=False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        losses_of(model, batch, chosen).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+    encoded_BTD, lengths_B = model.eval().encode(batch.features_BNF, batch.feature_lengths_B)
+    for b, result in enumerate(greedy(model, encoded_BTD, lengths_B)):
+        assert result.tokens == batch.tokens_BU[b, : batch.token_lengths_B[b]].tolist()
+
+
+def test_distillation_from_itself_is_zero_and_from_another_is_not(cuts_and_tokenizer):
+    cuts, tokenizer = cuts_and_tokenizer
+    settings = {**SETTINGS, "num_mel_bins": 64, "vocab_size": tokenizer.vocab_size}
+    torch.manual_seed(0)
+    teacher, other = build_transducer(settings).eval(), build_transducer(settings).eval()
+    targets = list(label_batch(teacher, tokenizer, cuts, top_k=4))
+    store = object.__new__(TargetStore)
+    store._targets = {target.id: target for target in targets}
+    batch = collate(cuts, lambda cut: store[cut.id].labels, store)
+    parts = {name: function for name, _, function in objectives({"lattice": 1, "best_path": 1}, True)}
+    for model, is_same in ((teacher, True), (other, False)):
+        with torch.no_grad():
+            step = StepView.of(batch, model(batch.features_BNF, batch.feature_lengths_B, batch.tokens_BU))
+            for name in ("lattice", "best_path"):
+                value = float(parts[name](step).mean())
+                assert (abs(value) < 1e-2) == is_same, (name, value)  # float16 targets: not exactly 0
+
+
+def test_labels_of_the_teacher(cuts_and_tokenizer):
+    """Transcripts stay, other utterances get what greedy search hears; the path's scores match the lattice."""
+    cuts, tokenizer = cuts_and_tokenizer
+    torch.manual_seed(0)
+    model = build_transducer({**SETTINGS, "num_mel_bins": 64, "vocab_size": tokenizer.vocab_size}).eval()
+    hidden = cuts[0].with_id("hidden")
+    hidden.supervisions[0].text = None
+    labelled, pseudo = label_batch(model, tokenizer, [cuts[1], hidden], top_k=3)
+    assert labelled.labels == tokenizer.encode(cuts[1].supervisions[0].text) and not labelled.is_pseudo
+    assert pseudo.is_pseudo
+    frames = len(labelled.path_T)
+    assert frames == cuts[1].features.num_frames // 8
+    tokens_1U = torch.tensor([labelled.labels])
+    features_1NF = torch.from_numpy(cuts[1].load_features()).float()[None]
+    with torch.no_grad():
+        encoded_1TD, _ = model.encode(features_1NF, torch.tensor([features_1NF.shape[1]]))
+        logits = model.join(encoded_1TD[:, :, None], model.predict(tokens_1U)[:, None])
+        blank_1TU, label_1TU = label_log_probs(logits, tokens_1U)
+    u_T = labelled.path_T
+    assert u_T[0] == 0 and (np.diff(u_T) >= 0).all() and (np.diff(u_T) <= 1).all()
+    on_path = labelled.lattice_2TU[0, np.arange(frames), u_T]
+    np.testing.assert_allclose(on_path, blank_1TU[0, range(frames), u_T], atol=2e-2)
+    reached = labelled.lattice_2TU[1] != 0
+    np.testing.assert_allclose(labelled.lattice_2TU[1][reached], label_1TU[0][reached], atol=2e-2)
+
+
+def test_labelling_goes_on_where_it_was_killed(cuts_and_tokenizer, tmp_path):
+    cuts, tokenizer = cuts_and_tokenizer
+    torch.manual_seed(0)
+    model = build_transducer({**SETTINGS, "num_mel_bins": 64, "vocab_size": tokenizer.vocab_size}).eval()
+    options = {"top_k": 2, "shard_size": 2, "batch_seconds": 5.0}
+    label_pool(model, tokenizer, cuts, tmp_path, **options)
+    files = {path.name: path.read_bytes() for path in sorted(tmp_path.iterdir())}
+    (tmp_path / "000001.jsonl").unlink()
+    kept = (tmp_path / "000000.safetensors").stat().st_mtime_ns
+    label_pool(model, tokenizer, cuts, tmp_path, **options)
+    assert {path.name: path.read_bytes() for path in sorted(tmp_path.iterdir())} == files
+    assert (tmp_path / "000000.safetensors").stat().st_mtime_ns == kept
+
+
+def target(name: str, frames: int, labels: list[int], confidence: float, is_pseudo: bool) -> Target:
+    rng = np.random.default_rng(len(name) + frames)
+    return Target(
+        name,
+        labels,
+        confidence,
+        is_pseudo,
+        -rng.random((2, frames, len(labels) + 1)).astype(np.float16),
+        rng.integers(0, len(labels) + 1, frames).astype(np.uint8),
+        rng.integers(0, 500, (frames, 3)).astype(np.uint16),
+        -rng.random((frames, 3)).astype(np.float16),
+    )
+
+
+def test_targets_survive_the_disk_and_are_padded(tmp_path):
+    targets = [
+        target("a", 5, [3, 4], -0.1, True),
+        target("b", 9, [], -0.5, True),
+        target("c", 2, [7], -9.0, True),
+    ]
+    write_shard(tmp_path, 0, targets[:2])
+    write_shard(tmp_path, 1, [*targets[2:], target("d", 4, [5], -20.0, False)])
+    counts = write_selection(tmp_path, min_confidence_quantile=0.5)
+    store = TargetStore(tmp_path)
+    assert counts["utterances/pseudo"] == 3 and counts["utterances/labelled"] == 1
+    assert store.pseudo_labels() == {"a": [3, 4]}  # b heard nothing, c was unsure, d has a transcript
+    batch = store(["c", "a"], 2, 6, 3)
+    assert batch.log_blank_BTU.shape == (2, 6, 3) and batch.topk_ids_BTK.shape == (2, 6, 3)
+    np.testing.assert_array_equal(batch.log_label_BTU[1, :5, :3], targets[0].lattice_2TU[1])
+    np.testing.assert_array_equal(batch.path_BT[0, :2], targets[2].path_T)
+    assert float(batch.log_blank_BTU[0, 2:].abs().sum()) == 0.0
+
+
+def test_damaged_targets_are_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="no teacher targets"):
+        TargetStore(tmp_path)
+    write_shard(tmp_path, 0, [target("a", 5, [3, 4], -0.1, True)])
+    table = tmp_path / "000000.jsonl"
+    table.write_text(table.read_text().replace('"num_frames": 5', '"num_frames": 4'))
+    assert json.loads(table.read_text())["num_frames"] == 4
+    with pytest.raises(UserError, match="damaged"):
+        TargetStore(tmp_path)
+
+
+def test_objectives_are_named_in_errors():
+    with pytest.raises(UserError, match="losses.latice is unknown"):
+        objectives({"latice": 1.0}, has_teacher=True)
+    with pytest.raises(UserError, match="needs a teacher"):
+        objectives({"lattice": 1.0}, has_teacher=False)
+    assert [name for name, *_ in objectives({"ctc": 0.0, "fastemit": 0.1}, False)] == ["transducer"]
+
+
+def test_precision_names():
+    assert lightning_precision("fp32") == "32-true"
+    assert lightning_precision("bf16") == "bf16-mixed"
+    assert lightning_precision("auto") in ("32-true", "bf16-mixed")
+
+
+def test_denormals_are_flushed():
+    assert float(torch.tensor([1e-30]) * torch.tensor([1e-10])) == 0.0
