@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from pipeline.models.transducer import build_transducer
 from typer.testing import CliRunner
 
 from pipeline import cli
@@ -19,6 +18,7 @@ from pipeline.corpus.tokenizer import Tokenizer, train_tokenizer
 from pipeline.errors import UserError
 from pipeline.evaluation.inspect import describe
 from pipeline.features.fbank import FbankConfig
+from pipeline.models.transducer import build_transducer
 from pipeline.runtime import recognise
 from pipeline.runtime.audio import read_audio
 from pipeline.runtime.bundle import load_packed, write_packed

@@ -1,4 +1,4 @@
-"""Training: eight utterances learnt by heart, targets kept on disk, labelling that resumes, errors that name the loss."""
+"""Training: eight utterances learnt by heart, targets kept on disk, labelling that resumes, errors that name a loss."""
 
 import json
 
