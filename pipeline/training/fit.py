@@ -12,7 +12,8 @@ from typing import Protocol
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint
+from tqdm import tqdm
 
 from pipeline.corpus.datamodule import SpeechDataModule
 from pipeline.training.config import TrainerConfig
@@ -51,13 +52,26 @@ class Curves(pl.Callback):
         return buffer.getvalue()
 
 
-class Progress(TQDMProgressBar):
-    """One bar per epoch with the time left, without the sanity check's and the dev set's own bars."""
+class Progress(pl.Callback):
+    """One bar for the whole training: steps done and left, time left, loss, the dev set's WER."""
 
-    def init_validation_tqdm(self):
-        bar = super().init_validation_tqdm()
-        bar.disable = True
-        return bar
+    def __init__(self, num_steps: int):
+        self.num_steps = num_steps
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.bar = tqdm(
+            total=self.num_steps, initial=trainer.global_step, desc="train", unit="step", mininterval=1.0
+        )
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
+        self.bar.update(trainer.global_step - self.bar.n)
+        if batch_index % 20 == 0:
+            wer = trainer.callback_metrics.get("dev_wer")
+            shown = {"loss": f"{float(outputs['loss']):.2f}"}
+            self.bar.set_postfix(shown | ({} if wer is None else {"dev_wer": f"{float(wer):.1f}"}), refresh=False)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.bar.close()
 
 
 def fit(
@@ -80,8 +94,9 @@ def fit(
         precision=lightning_precision(config.precision),
         gradient_clip_val=config.gradient_clip,
         logger=run.logger,
-        callbacks=[*callbacks, curves, checkpoints, Progress(refresh_rate=20)],
+        callbacks=[*callbacks, curves, checkpoints, Progress(task.num_steps)],
         num_sanity_val_steps=0,
+        enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
         log_every_n_steps=50,
