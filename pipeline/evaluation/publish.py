@@ -11,6 +11,7 @@ from pipeline.files import write_atomically, write_json
 
 DEFAULT_TITLE = "`make repro`"
 FULL_TITLE = "`make repro PRESET=full`"
+PICTURE = "reports/plots/wer_against_bytes.png"
 
 
 def all_metrics(project: str | Path) -> dict[str, float]:
@@ -54,7 +55,10 @@ def update_readme(project: str | Path) -> None:
     if not readme.is_file() or not columns:
         return
     text = readme.read_text(encoding="utf-8")
-    changed = replace_between_markers(text, readme_table(columns, real))
+    generated = readme_table(columns, real)
+    if (Path(project) / PICTURE).is_file():
+        generated += f"\n\n![WER against bytes]({PICTURE})"
+    changed = replace_between_markers(text, generated)
     if changed != text:
         write_atomically(readme, changed)
 

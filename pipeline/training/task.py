@@ -107,7 +107,7 @@ class TransducerTask(pl.LightningModule):
             {"params": decay, "weight_decay": self.settings.weight_decay},
             {"params": rest, "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.settings.peak_lr, betas=(0.9, 0.98))
+        optimizer = torch.optim.AdamW(groups, lr=self.settings.peak_lr, betas=(0.9, 0.98), fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=self.settings.peak_lr,
