@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.models.emformer_encoder import STACK, EmformerConfig, EmformerEncoder
+from pipeline.models.emformer_encoder import EmformerConfig, EmformerEncoder
+from pipeline.models.streaming import FEATURES_PER_FRAME
 
 MEL_BINS = 4
 CONFIGS = {
@@ -51,7 +52,7 @@ def test_chunked_equals_whole_for_every_chunk_length(name, chunk):
     model, x_BNF = encoder(name), features(2, 107)
     chunks = [chunk] * (107 // chunk) + [107 % chunk] * (107 % chunk > 0)
     expected = whole(model, x_BNF)
-    assert expected.shape == (2, 107 // STACK, 8)
+    assert expected.shape == (2, 107 // FEATURES_PER_FRAME, 8)
     torch.testing.assert_close(streamed(model, x_BNF, chunks), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -76,7 +77,7 @@ def test_an_utterance_is_the_same_alone_and_in_a_batch_with_garbage_as_padding(n
 
 
 def test_whole_equals_torchaudio_infer_on_full_segments():
-    model, x_BNF = encoder("memory"), features(2, 6 * 2 * STACK)
+    model, x_BNF = encoder("memory"), features(2, 6 * 2 * FEATURES_PER_FRAME)
     segment, right = model.config.segment_frames, model.config.right_context_frames
     with torch.no_grad():
         frames = torch.nn.functional.pad(model._project(x_BNF), (0, 0, 0, right))
@@ -101,9 +102,9 @@ def test_step_leaves_its_state_alone_so_that_a_stream_can_be_forked():
 
 def test_look_ahead_is_as_long_as_configured():
     """A change in the features changes no frame that left before it arrived."""
-    model, x_BNF = encoder("look-ahead"), features(1, 20 * STACK)
+    model, x_BNF = encoder("look-ahead"), features(1, 20 * FEATURES_PER_FRAME)
     changed = x_BNF.clone()
-    changed[:, 10 * STACK :] += 1.0
+    changed[:, 10 * FEATURES_PER_FRAME :] += 1.0
     same = (whole(model, x_BNF) == whole(model, changed)).all(-1)[0]
     # Frames 0-8 are three segments, whose look-ahead ends with frame 9.
     assert same[:9].all() and not same[9:].any()

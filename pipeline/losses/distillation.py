@@ -16,6 +16,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from pipeline.losses.rnnt import lattice_nodes
 
@@ -83,3 +84,11 @@ def best_path_kl(
     rest_BT = teacher_rest_BT * (teacher_rest_BT.log() - student_rest_BT.log())
     kl_BT = torch.where(inside_BT, kept.sum(-1) + rest_BT, 0.0)
     return kl_BT.sum(1) / frame_lengths_B.clamp_min(1)
+
+
+def path_logits(
+    path_BT: Tensor, encoded_BTJ: Tensor, predicted_BUJ: Tensor, weight_VJ: Tensor, bias_V: Tensor
+) -> Tensor:
+    """Joiner logits_BTV at the path's node (t, path_BT[b, t]) of each frame, from projected inputs."""
+    index_BTJ = path_BT[..., None].expand(-1, -1, predicted_BUJ.shape[-1])
+    return linear(torch.tanh(encoded_BTJ + predicted_BUJ.gather(1, index_BTJ)), weight_VJ, bias_V)

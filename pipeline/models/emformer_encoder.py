@@ -18,7 +18,7 @@ import torchaudio
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-STACK = 8  # feature frames in one encoder frame
+from pipeline.models.streaming import FEATURES_PER_FRAME, stack
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class EmformerEncoder(nn.Module):
     def __init__(self, num_mel_bins: int, config: EmformerConfig):
         super().__init__()
         self.config = config
-        self.input = nn.Linear(STACK * num_mel_bins, config.width)
+        self.input = nn.Linear(FEATURES_PER_FRAME * num_mel_bins, config.width)
         self.emformer = torchaudio.models.Emformer(
             input_dim=config.width,
             num_heads=config.num_heads,
@@ -69,14 +69,11 @@ class EmformerEncoder(nn.Module):
 
     def _project(self, features_BNF: Tensor) -> Tensor:
         """Stack whole groups of eight feature frames and project them; the rest is dropped."""
-        batch, num_features, _ = features_BNF.shape
-        num_frames = num_features // STACK
-        used_BNF = features_BNF[:, : num_frames * STACK]
-        return self.input(used_BNF.reshape(batch, num_frames, self.input.in_features))
+        return self.input(stack(features_BNF))
 
     def forward(self, features_BNF: Tensor, feature_lengths_B: Tensor) -> tuple[Tensor, Tensor]:
         """(encoded_BTD, frame_lengths_B), frame_lengths = feature_lengths // 8; padding may hold anything."""
-        frame_lengths_B = feature_lengths_B // STACK
+        frame_lengths_B = feature_lengths_B // FEATURES_PER_FRAME
         num_frames = int(frame_lengths_B.max())
         frames_BTD = self._project(features_BNF)[:, :num_frames]
         if num_frames == 0:
@@ -88,7 +85,7 @@ class EmformerEncoder(nn.Module):
 
     def initial_state(self, batch: int) -> EmformerState:
         weight = self.input.weight
-        num_mel_bins = self.input.in_features // STACK
+        num_mel_bins = self.input.in_features // FEATURES_PER_FRAME
         return EmformerState(
             weight.new_zeros(batch, 0, num_mel_bins), weight.new_zeros(batch, 0, self.config.width), None
         )
@@ -97,7 +94,7 @@ class EmformerEncoder(nn.Module):
         """Encoded frames that are complete now (perhaps none) and the next state; a chunk of any length."""
         features_BNF = torch.cat([state.features_BNF, features_BNF], 1)
         frames_BTD = torch.cat([state.frames_BTD, self._project(features_BNF)], 1)
-        rest_BNF = features_BNF[:, features_BNF.shape[1] // STACK * STACK :]
+        rest_BNF = features_BNF[:, features_BNF.shape[1] // FEATURES_PER_FRAME * FEATURES_PER_FRAME :]
         segment, right = self.config.segment_frames, self.config.right_context_frames
         encoded, layers = [frames_BTD[:, :0]], state.layers
         while frames_BTD.shape[1] >= segment + right:

@@ -2,7 +2,7 @@
 
 Run:    dvc repro sparsify                                    Toy: make smoke
 Reads:  data/prepare, data/label, data/<sparsify.after>     Writes: data/sparsify
-Cost:   4 epochs of the student's training; zeros end at exactly the share asked for, in every row
+Cost:   sparsify.trainer.epochs of the student's training; zeros end at exactly the share asked for, in every row
 """
 
 from pipeline.params import load_params

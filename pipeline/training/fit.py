@@ -68,7 +68,9 @@ class Progress(pl.Callback):
         if batch_index % 20 == 0:
             wer = trainer.callback_metrics.get("dev_wer")
             shown = {"loss": f"{float(outputs['loss']):.2f}"}
-            self.bar.set_postfix(shown | ({} if wer is None else {"dev_wer": f"{float(wer):.1f}"}), refresh=False)
+            self.bar.set_postfix(
+                shown | ({} if wer is None else {"dev_wer": f"{float(wer):.1f}"}), refresh=False
+            )
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.bar.close()

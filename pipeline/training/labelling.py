@@ -9,8 +9,6 @@ from pathlib import Path
 
 import torch
 from lhotse.cut import MonoCut
-from torch import Tensor
-from torch.nn.functional import linear
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
@@ -18,6 +16,7 @@ from pipeline.corpus.datamodule import collate, trainable
 from pipeline.corpus.teacher_targets import Target, write_shard
 from pipeline.corpus.tokenizer import Tokenizer
 from pipeline.decoding.greedy import greedy
+from pipeline.losses.distillation import path_logits
 from pipeline.losses.rnnt import best_alignment, fused_joiner, transducer_loss
 from pipeline.models.transducer import Transducer
 
@@ -76,7 +75,9 @@ def label_batch(
     lattice = fused_joiner(encoded_BTJ, predicted_BUJ, output.weight, output.bias, tokens_BU, *lengths)
     path_BT = best_alignment(*lattice, *lengths)
     confidence_B = -transducer_loss(*lattice, *lengths) / frame_lengths_B
-    log_probs_BTV = _along(path_BT, encoded_BTJ, predicted_BUJ, output.weight, output.bias).log_softmax(-1)
+    log_probs_BTV = path_logits(path_BT, encoded_BTJ, predicted_BUJ, output.weight, output.bias).log_softmax(
+        -1
+    )
     top_log_probs_BTK, top_ids_BTK = log_probs_BTV.topk(min(top_k, log_probs_BTV.shape[-1]))
     lattice_B2TU = torch.stack(lattice, 1)
     for b, cut in enumerate(cuts):
@@ -91,14 +92,6 @@ def label_batch(
             topk_ids_TK=top_ids_BTK[b, :frames].numpy(),
             topk_log_probs_TK=top_log_probs_BTK[b, :frames].numpy(),
         )
-
-
-def _along(
-    path_BT: Tensor, encoded_BTJ: Tensor, predicted_BUJ: Tensor, weight_VJ: Tensor, bias_V: Tensor
-) -> Tensor:
-    """Logits at the path's node of each frame."""
-    index_BTJ = path_BT[..., None].expand(-1, -1, predicted_BUJ.shape[-1])
-    return linear(torch.tanh(encoded_BTJ + predicted_BUJ.gather(1, index_BTJ)), weight_VJ, bias_V)
 
 
 def _groups(cuts: Sequence[MonoCut], batch_seconds: float) -> Iterator[list[MonoCut]]:

@@ -6,13 +6,12 @@ Each takes what a step knows and gives loss_B in nats, summed over an utterance'
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.nn.functional import ctc_loss, linear
+from torch.nn.functional import ctc_loss
 
 from pipeline.corpus.batch import Batch
 from pipeline.errors import UserError
-from pipeline.losses.distillation import best_path_kl, lattice_kl
+from pipeline.losses.distillation import best_path_kl, lattice_kl, path_logits
 from pipeline.losses.rnnt import fused_joiner, transducer_loss
 from pipeline.models.transducer import Outputs
 
@@ -78,9 +77,8 @@ def lattice(step: StepView) -> Tensor:
 def best_path(step: StepView) -> Tensor:
     """KL to the teacher's top-k tokens along its best path, times T."""
     targets, outputs = step.batch.targets, step.outputs
-    index_BTJ = targets.path_BT[..., None].expand(-1, -1, outputs.predicted_BUJ.shape[-1])
-    hidden_BTJ = torch.tanh(outputs.encoded_BTJ + outputs.predicted_BUJ.gather(1, index_BTJ))
-    logits_BTV = linear(hidden_BTJ, outputs.output_weight_VJ, outputs.output_bias_V)
+    output = (outputs.output_weight_VJ, outputs.output_bias_V)
+    logits_BTV = path_logits(targets.path_BT, outputs.encoded_BTJ, outputs.predicted_BUJ, *output)
     kl_B = best_path_kl(logits_BTV, targets.topk_ids_BTK, targets.topk_log_probs_BTK, outputs.frame_lengths_B)
     return kl_B * outputs.frame_lengths_B
 
