@@ -34,6 +34,9 @@ def transcribe(
     model: Annotated[
         Path | None, typer.Option(help="Packed recogniser; default: your last run's, else the released one.")
     ] = None,
+    from_s: Annotated[
+        float, typer.Option(help="Second to search from: where a wake word ended. Before it is only heard.")
+    ] = 0.0,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object per file: text, tokens with times, …")
     ] = False,
@@ -47,7 +50,7 @@ def transcribe(
     failed = False
     for file in files:
         try:
-            transcript = recognise(packed, read_audio(file))
+            transcript = recognise(packed, read_audio(file), from_s)
         except UserError as error:
             failed = True
             print(f"sotto: {error}", file=sys.stderr)

@@ -84,10 +84,10 @@ def test_outputs_are_bit_equal_to_the_float_model(packed_file, tokenizer):
     for name, value in packed.model.state_dict().items():
         assert torch.equal(value, tensors[name]), name
     features_BNF = fbank(torch.from_numpy(speech_like())[None], FEATURES)
-    lengths_B = torch.tensor([features_BNF.shape[1]])
+    lengths_B, start_B = torch.tensor([features_BNF.shape[1]]), torch.tensor([0])
     with torch.no_grad():
-        encoded_BTD, frame_lengths_B = packed.model.encode(features_BNF, lengths_B)
-        assert torch.equal(encoded_BTD, reference.encode(features_BNF, lengths_B)[0])
+        encoded_BTD, frame_lengths_B = packed.model.encode(features_BNF, lengths_B, start_B)
+        assert torch.equal(encoded_BTD, reference.encode(features_BNF, lengths_B, start_B)[0])
         result = greedy(packed.model, encoded_BTD, frame_lengths_B)[0]
         assert result == greedy(reference, encoded_BTD, frame_lengths_B)[0]
     assert len(result.tokens) > 2
@@ -140,6 +140,17 @@ def test_very_short_streams_end_like_whole_recordings(recogniser, num_samples):
     if num_samples >= 80:
         assert recogniser.text(final) == transcribe(recogniser.packed, samples).text
     assert final.num_frames == (1 if num_samples >= 80 else 0)
+
+
+@pytest.mark.parametrize("from_s", [0.08, 0.5, 1.3])
+def test_a_stream_searched_from_a_moment_on_equals_the_whole(recogniser, from_s):
+    """What comes before (a wake word) shapes the encoder's state, and no token comes from it."""
+    whole = transcribe(recogniser.packed, speech_like(), from_s)
+    final = recogniser.finish(recogniser.accept(speech_like(), recogniser.stream(from_s)))
+    assert recogniser.text(final) == whole.text
+    assert all(token.time_s > from_s for token in whole.tokens)
+    with pytest.raises(UserError, match="from_s"):
+        transcribe(recogniser.packed, speech_like(), 100.0)
 
 
 def test_any_rate_channels_and_integers_are_heard(recogniser):

@@ -160,7 +160,7 @@ def test_one_utterance_alone_says_what_it_says_in_a_batch(model_file, recordings
     samples = [read_audio(recordings / name) for name in ("mono.wav", "phone.wav", "stereo.flac")]
     samples[1] = samples[1][:5000]
     features = [recognise.fbank(torch.from_numpy(s)[None], packed.fbank_config)[0] for s in samples]
-    together = recognise.decode_many(packed.model, features)
+    together = recognise.decode_many(packed.model, features, [0] * len(features))
     for one, result in zip(samples, together, strict=True):
         alone = recognise.transcribe(packed, one)
         assert alone.text == packed.tokenizer.decode(result.tokens)

@@ -36,8 +36,10 @@ class FourBatches(pl.LightningDataModule):
             Batch(
                 torch.randn(4, 80, 16, generator=generator),
                 torch.tensor([80, 72, 64, 80]),
+                torch.zeros(4, dtype=torch.long),
                 torch.randint(1, 20, (4, 3), generator=generator),
                 torch.tensor([3, 2, 1, 3]),
+                torch.full((4, 40), -1),
                 [cut] * 4,
             )
             for _ in range(4)

@@ -26,6 +26,9 @@ def tiny(encoder: dict) -> Transducer:
     return model.eval()
 
 
+FROM_THE_START = torch.zeros(2, dtype=torch.long)
+
+
 @pytest.mark.parametrize("encoder", [LSTM, EMFORMER], ids=["lstm", "emformer"])
 @settings(max_examples=15, deadline=None)
 @given(chunks=st.lists(st.integers(0, 40), min_size=1, max_size=8))
@@ -33,7 +36,7 @@ def test_chunked_equals_whole(encoder, chunks):
     model, total = tiny(encoder), sum(chunks)
     features_BNF = torch.randn(2, total, 4, generator=torch.Generator().manual_seed(total))
     with torch.no_grad():
-        whole_BTD, lengths_B = model.encode(features_BNF, torch.full((2,), total))
+        whole_BTD, lengths_B = model.encode(features_BNF, torch.full((2,), total), FROM_THE_START)
         state, parts = model.initial_state(2), []
         for piece_BNF in features_BNF.split(chunks, 1):
             part_BTD, state = model.step(piece_BNF, state)
@@ -60,8 +63,8 @@ def test_padding_does_not_reach_earlier_frames():
     features_BNF = torch.randn(1, 64, 4)
     longer_BNF = torch.cat([features_BNF, torch.full((1, 80, 4), 7.0)], 1)
     with torch.no_grad():
-        short_BTD, _ = model.encode(features_BNF, torch.tensor([64]))
-        long_BTD, _ = model.encode(longer_BNF, torch.tensor([64]))
+        short_BTD, _ = model.encode(features_BNF, torch.tensor([64]), FROM_THE_START[:1])
+        long_BTD, _ = model.encode(longer_BNF, torch.tensor([64]), FROM_THE_START[:1])
     torch.testing.assert_close(long_BTD[:, :8], short_BTD)
 
 
@@ -80,7 +83,7 @@ def test_lstm_layer_equals_torch_lstm():
 def test_replaced_weights_are_the_ones_in_use():
     """pytorch #65688: a module with a second list of its weights goes on using the old ones."""
     model = tiny(LSTM)
-    inputs = (torch.randn(2, 40, 4), torch.tensor([40, 40]), torch.tensor([[3, 4], [5, 0]]))
+    inputs = (torch.randn(2, 40, 4), torch.tensor([40, 40]), torch.tensor([[3, 4], [5, 0]]), FROM_THE_START)
     for name in ("encoder.layers.1.weight_hh", "encoder.input.weight", "joiner.output.weight"):
         weight = dict(model.named_parameters())[name]
         replaced = (2 * weight).detach().requires_grad_()
@@ -109,7 +112,7 @@ def test_greedy_equals_a_loop_over_one_utterance():
     model.joiner.output.bias.data[0] = -0.3
     features_BNF, lengths_B = torch.randn(4, 96, 4) * 3, torch.tensor([96, 40, 7, 88])
     with torch.no_grad():
-        encoded_BTD, frame_lengths_B = model.encode(features_BNF, lengths_B)
+        encoded_BTD, frame_lengths_B = model.encode(features_BNF, lengths_B, torch.zeros_like(lengths_B))
         found = greedy(model, encoded_BTD, frame_lengths_B)
         for b, result in enumerate(found):
             tokens, frames, log_prob = [], [], 0.0
@@ -124,6 +127,17 @@ def test_greedy_equals_a_loop_over_one_utterance():
             assert (result.tokens, result.frames) == (tokens, frames)
             assert result.log_prob == pytest.approx(log_prob, abs=1e-4)
     assert sum(len(result.tokens) for result in found) > 0
+
+
+def test_frames_before_the_start_are_heard_and_left_out():
+    model, lengths_B, start_B = tiny(LSTM), torch.tensor([96, 40, 80]), torch.tensor([5, 0, 10])
+    features_BNF = torch.randn(3, 96, 4)
+    with torch.no_grad():
+        whole_BTD, _ = model.encode(features_BNF, lengths_B, torch.zeros_like(lengths_B))
+        late_BTD, frame_lengths_B = model.encode(features_BNF, lengths_B, start_B)
+    assert frame_lengths_B.tolist() == [7, 5, 0]
+    for b, (start, length) in enumerate(zip(start_B, frame_lengths_B, strict=True)):
+        assert torch.equal(late_BTD[b, :length], whole_BTD[b, start : start + length])
 
 
 def test_greedy_of_nothing():

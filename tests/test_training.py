@@ -50,11 +50,17 @@ def batch_of_eight() -> Batch:
     tokens_BU = torch.randint(2, 12, (8, 5), generator=generator)
     tokens_BU *= torch.arange(5) < token_lengths_B[:, None]
     features_BNF = torch.randn(8, 80, 4, generator=generator)
-    return Batch(features_BNF, torch.tensor([80, 72, 80, 64, 56, 80, 40, 72]), tokens_BU, token_lengths_B, [])
+    lengths_B, start_B = (
+        torch.tensor([80, 72, 80, 64, 56, 80, 40, 72]),
+        torch.tensor([0, 1, 2, 0, 0, 0, 0, 3]),
+    )
+    return Batch(
+        features_BNF, lengths_B, start_B, tokens_BU, token_lengths_B, torch.zeros(8, 40, dtype=torch.long), []
+    )
 
 
 def losses_of(model, batch: Batch, chosen) -> torch.Tensor:
-    outputs = model(batch.features_BNF, batch.feature_lengths_B, batch.tokens_BU)
+    outputs = model(batch.features_BNF, batch.feature_lengths_B, batch.tokens_BU, batch.start_frames_B)
     step = StepView.of(batch, outputs)
     return sum(weight * function(step).mean() for _, weight, function in chosen)
 
@@ -69,7 +75,9 @@ def test_overfit_eight_utterances():
         losses_of(model, batch, chosen).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
-    encoded_BTD, lengths_B = model.eval().encode(batch.features_BNF, batch.feature_lengths_B)
+    encoded_BTD, lengths_B = model.eval().encode(
+        batch.features_BNF, batch.feature_lengths_B, batch.start_frames_B
+    )
     for b, result in enumerate(greedy(model, encoded_BTD, lengths_B)):
         assert result.tokens == batch.tokens_BU[b, : batch.token_lengths_B[b]].tolist()
 
@@ -82,11 +90,14 @@ def test_distillation_from_itself_is_zero_and_from_another_is_not(cuts_and_token
     targets = list(label_batch(teacher, tokenizer, cuts, top_k=4))
     store = object.__new__(TargetStore)
     store._targets = {target.id: target for target in targets}
-    batch = collate(cuts, lambda cut: store[cut.id].labels, store)
+    batch = collate(cuts, lambda cut: store[cut.id].labels, targets=store)
     parts = {name: function for name, _, function in objectives({"lattice": 1, "best_path": 1}, True)}
     for model, is_same in ((teacher, True), (other, False)):
         with torch.no_grad():
-            step = StepView.of(batch, model(batch.features_BNF, batch.feature_lengths_B, batch.tokens_BU))
+            step = StepView.of(
+                batch,
+                model(batch.features_BNF, batch.feature_lengths_B, batch.tokens_BU, batch.start_frames_B),
+            )
             for name in ("lattice", "best_path"):
                 value = float(parts[name](step).mean())
                 assert (abs(value) < 1e-2) == is_same, (name, value)  # float16 targets: not exactly 0
@@ -107,7 +118,7 @@ def test_labels_of_the_teacher(cuts_and_tokenizer):
     tokens_1U = torch.tensor([labelled.labels])
     features_1NF = torch.from_numpy(cuts[1].load_features()).float()[None]
     with torch.no_grad():
-        encoded_1TD, _ = model.encode(features_1NF, torch.tensor([features_1NF.shape[1]]))
+        encoded_1TD, _ = model.encode(features_1NF, torch.tensor([features_1NF.shape[1]]), torch.tensor([0]))
         logits = model.join(encoded_1TD[:, :, None], model.predict(tokens_1U)[:, None])
         blank_1TU, label_1TU = label_log_probs(logits, tokens_1U)
     u_T = labelled.path_T

@@ -16,14 +16,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """`features_BNF` float32, padded with digital silence; `tokens_BU` int64, padded with 0; lengths
-    int64.
+    """`features_BNF` float32, padded with digital silence; `tokens_BU` int64, padded with 0; lengths int64.
+
+    Nothing is said for the recogniser before `start_frames_B` (80 ms frames): the wake word ends there.
+    `phones_BM`: the phone of each quarter frame from there on, -1 where it is unknown.
     """
 
     features_BNF: Tensor
     feature_lengths_B: Tensor
+    start_frames_B: Tensor
     tokens_BU: Tensor
     token_lengths_B: Tensor
+    phones_BM: Tensor
     utterances: list[MonoCut]
     targets: TeacherTargets | None = None
 

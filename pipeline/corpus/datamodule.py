@@ -17,6 +17,7 @@ from lhotse.cut import MonoCut
 from lhotse.dataset import DynamicBucketingSampler
 from torch.utils.data import DataLoader, Dataset
 
+from pipeline.corpus.alignment import PHONES_PER_FRAME, UNKNOWN, frame_phones, read_phones
 from pipeline.corpus.batch import Batch
 from pipeline.corpus.shards import load_cuts, load_feature_matrix
 from pipeline.corpus.tokenizer import Tokenizer
@@ -24,6 +25,7 @@ from pipeline.errors import UserError
 from pipeline.features.fbank import FLOOR
 
 SUBSAMPLING = 8  # feature frames per encoder frame
+FRAME_S = 0.08
 SILENCE = math.log(FLOOR)
 
 Targets = Callable[[list[str], int, int, int], object]  # (ids, B, T, U) -> TeacherTargets
@@ -39,12 +41,14 @@ def batches(
     shuffle: bool = False,
     num_buckets: int = 10,
     num_workers: int = 0,
+    phones: Mapping[str, int] | None = None,
     labels: Labels | None = None,
     targets: Targets | None = None,
 ) -> DataLoader:
     """A loader of `Batch` in which the longest utterance times their number stays under `batch_seconds`.
 
-    `labels` replaces transcripts (pseudo-labels); `targets` adds what a teacher stored about the utterances.
+    `phones` gives the ids of aligned phones; `labels` replaces transcripts (pseudo-labels); `targets` adds what a
+    teacher stored about the utterances.
     An utterance longer than `batch_seconds` makes a batch of its own.
     """
     cuts = list(cuts)
@@ -63,19 +67,25 @@ def batches(
         world_size=1,
         rank=0,
     )
-    dataset = BatchDataset(tokenizer, labels, targets)
+    dataset = BatchDataset(tokenizer, phones, labels, targets)
     return DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=num_workers)
 
 
 class BatchDataset(Dataset):
     """Indexed by lists of cuts, as lhotse's samplers give them."""
 
-    def __init__(self, tokenizer: Tokenizer, labels: Labels | None = None, targets: Targets | None = None):
-        self.tokenizer, self.labels, self.targets = tokenizer, labels, targets
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        phones: Mapping[str, int] | None = None,
+        labels: Labels | None = None,
+        targets: Targets | None = None,
+    ):
+        self.tokenizer, self.phones, self.labels, self.targets = tokenizer, phones, labels, targets
         self._tokens: dict[str, Sequence[int]] = {}
 
     def __getitem__(self, cuts: CutSet) -> Batch:
-        return collate(list(cuts), self.tokens, self.targets)
+        return collate(list(cuts), self.tokens, self.phones, self.targets)
 
     def tokens(self, cut: MonoCut) -> Sequence[int]:
         """The label tokens of a cut: `labels` before the transcript, none where there is neither."""
@@ -87,12 +97,16 @@ class BatchDataset(Dataset):
 
 
 def collate(
-    cuts: list[MonoCut], tokens: Callable[[MonoCut], Sequence[int]], targets: Targets | None = None
+    cuts: list[MonoCut],
+    tokens: Callable[[MonoCut], Sequence[int]],
+    phones: Mapping[str, int] | None = None,
+    targets: Targets | None = None,
 ) -> Batch:
     features = [load_feature_matrix(cut) for cut in cuts]
     labels = [tokens(cut) for cut in cuts]
     feature_lengths_B = torch.tensor([len(matrix) for matrix in features])
     token_lengths_B = torch.tensor([len(ids) for ids in labels])
+    start_frames_B = torch.tensor([start_frame(cut) for cut in cuts])
     num_frames, num_labels = int(feature_lengths_B.max()), int(token_lengths_B.max())
     features_BNF = np.full((len(cuts), num_frames, features[0].shape[1]), SILENCE, np.float16)
     tokens_BU = np.zeros((len(cuts), num_labels), np.int64)
@@ -100,21 +114,39 @@ def collate(
         features_BNF[row, : len(matrix)] = matrix
         tokens_BU[row, : len(ids)] = ids
     ids = [cut.id for cut in cuts]
+    num_heard_B = feature_lengths_B // SUBSAMPLING - start_frames_B
+    num_heard = int(num_heard_B.max())
+    phones_BM = np.full((len(cuts), PHONES_PER_FRAME * num_heard), UNKNOWN, np.int64)
+    for row, cut in enumerate(cuts if phones else ()):
+        heard_M = frame_phones(cut, phones, int(start_frames_B[row]), int(num_heard_B[row]))
+        phones_BM[row, : len(heard_M)] = heard_M
     return Batch(
         features_BNF=torch.from_numpy(features_BNF).float(),
         feature_lengths_B=feature_lengths_B,
+        start_frames_B=start_frames_B,
         tokens_BU=torch.from_numpy(tokens_BU),
         token_lengths_B=token_lengths_B,
+        phones_BM=torch.from_numpy(phones_BM),
         utterances=cuts,
-        targets=targets(ids, len(cuts), num_frames // SUBSAMPLING, num_labels + 1) if targets else None,
+        targets=targets(ids, len(cuts), num_heard, num_labels + 1) if targets else None,
     )
+
+
+def start_frame(cut: MonoCut) -> int:
+    """The 80 ms frame in which the wake word ended (`custom.wake_word_end_s`); 0 without one."""
+    end_s = (cut.supervisions[0].custom or {}).get("wake_word_end_s") or 0.0
+    return min(int(end_s / FRAME_S), cut.features.num_frames // SUBSAMPLING)
 
 
 def trainable(cuts: CutSet | Sequence[MonoCut], tokens: Callable[[MonoCut], Sequence[int]]) -> list[MonoCut]:
     """The cuts whose labels fit: at least one encoder frame per label (one symbol per frame), and one frame
-    at all.
+    at all, after the wake word.
     """
-    return [cut for cut in cuts if max(1, len(tokens(cut))) <= cut.features.num_frames // SUBSAMPLING]
+    return [
+        cut
+        for cut in cuts
+        if max(1, len(tokens(cut))) <= cut.features.num_frames // SUBSAMPLING - start_frame(cut)
+    ]
 
 
 class SpeechDataModule(pl.LightningDataModule):
@@ -141,21 +173,23 @@ class SpeechDataModule(pl.LightningDataModule):
         self.batch_seconds, self.seed, self.num_workers = batch_seconds, seed, num_workers
         self.labels, self.targets = labels, targets
         self.tokenizer = Tokenizer.from_model(self.prepare_dir / "tokenizer.model")
+        self.phones = read_phones(self.prepare_dir)
         every_cut = [cut for split in train_splits for cut in load_cuts(self.prepare_dir / split)]
         labelled = [
             cut for cut in every_cut if cut.supervisions[0].text is not None or cut.id in (labels or {})
         ]
-        self.train_cuts = trainable(labelled, BatchDataset(self.tokenizer, labels).tokens)
+        self.train_cuts = trainable(labelled, BatchDataset(self.tokenizer, labels=labels).tokens)
         self.num_unlabelled = len(every_cut) - len(labelled)
         self.num_dropped = len(labelled) - len(self.train_cuts)
         self._train_loader: DataLoader | None = None
 
     def train_dataloader(self) -> DataLoader:
         if self._train_loader is None:
-            options = {"num_workers": self.num_workers, "labels": self.labels, "targets": self.targets}
+            options = {"phones": self.phones, "labels": self.labels, "targets": self.targets}
             self._train_loader = batches(
-                self.train_cuts, self.tokenizer, self.batch_seconds, seed=self.seed, shuffle=True, **options
-            )
+                self.train_cuts, self.tokenizer, self.batch_seconds, seed=self.seed, shuffle=True,
+                num_workers=self.num_workers, **options
+            )  # fmt: skip
         if self.trainer is not None:  # Lightning draws the first order before it names a resumed epoch
             self._train_loader.sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
         return self._train_loader

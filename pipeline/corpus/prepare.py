@@ -14,6 +14,7 @@ import numpy as np
 from safetensors.torch import save
 
 from pipeline.corpus import synthetic
+from pipeline.corpus.alignment import PHONES_FILE
 from pipeline.corpus.manifest import SPLITS, Row, by_split, read_manifest, render_row
 from pipeline.corpus.noise import NoisyRow, noisy_copies, render_noisy
 from pipeline.corpus.public import read_public
@@ -89,7 +90,7 @@ class Source:
 def prepare_corpus(
     data: DataConfig, prepare: PrepareConfig, features: FbankConfig, seed: int, out_dir: str | Path
 ) -> Prepared:
-    """Write the splits, `tokenizer.model`, `statistics.safetensors` and `rejected.jsonl` to `out_dir`.
+    """Write the splits, `tokenizer.model`, `phones.txt`, `statistics.safetensors` and `rejected.jsonl` to `out_dir`.
 
     The metrics are hours, utterances, words, speakers … per split. Raises UserError if no labelled
     utterance remains. The same arguments give the same bytes.
@@ -122,6 +123,8 @@ def prepare_corpus(
     mean_F, std_F = summaries["train"].statistics()
     write_atomically(out_dir / "statistics.safetensors", save({"mean_F": mean_F, "std_F": std_F}))
     tokenizer = Tokenizer(model)
+    names = sorted({name for utterance in summaries["train"].utterances for name, _ in utterance.phones})
+    write_atomically(out_dir / PHONES_FILE, "".join(f"{name}\n" for name in names))
     metrics = {"rejected": len(rejected), **source.counts}
     for split, summary in summaries.items():
         metrics |= {f"{name}/{split}": value for name, value in describe(summary, tokenizer).items()}
@@ -161,10 +164,9 @@ def render(item: Any) -> tuple[Utterance, np.ndarray]:
         return render_row(item)
     if isinstance(item, NoisyRow):
         return render_noisy(item)
-    samples_S, custom = synthetic.render(item)
-    return Utterance(
-        item.id, item.text, item.speaker, item.language, {**custom, "source": "synthetic"}
-    ), samples_S
+    samples_S, custom, phones = synthetic.render(item)
+    custom["source"] = "synthetic"
+    return Utterance(item.id, item.text, item.speaker, item.language, custom, phones), samples_S
 
 
 def describe(summary: SplitSummary, tokenizer: Tokenizer) -> dict[str, float]:

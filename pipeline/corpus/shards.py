@@ -27,7 +27,7 @@ from lhotse.audio import AudioSource, Recording
 from lhotse.cut import MonoCut
 from lhotse.features import Features
 from lhotse.shar.writers.tar import TarWriter
-from lhotse.supervision import SupervisionSegment
+from lhotse.supervision import AlignmentItem, SupervisionSegment
 from torch import Tensor
 from tqdm import tqdm
 
@@ -40,13 +40,16 @@ FRAME_SHIFT_S = FRAME_SHIFT / SAMPLE_RATE_HZ
 
 @dataclass(frozen=True)
 class Utterance:
-    """What a source says of an utterance besides its samples. `text` None: no transcript."""
+    """What a source says of an utterance besides its samples. `text` None: no transcript. `phones`: (name, second in
+    which it begins), where a corpus knows them.
+    """
 
     id: str
     text: str | None
     speaker: str
     language: str
     custom: dict = field(default_factory=dict)
+    phones: list[tuple[str, float]] = field(default_factory=list)
 
 
 class RejectedUtterance(Exception):
@@ -175,6 +178,11 @@ def _to_cut(utterance: Utterance, duration_s: float, hide_text: bool) -> MonoCut
     custom, text = dict(utterance.custom), utterance.text
     if hide_text and text is not None:
         custom["hidden_text"], text = text, None
+    ends_s = [start_s for _, start_s in utterance.phones[1:]] + [duration_s]
+    phones = [
+        AlignmentItem(name, start_s, round(end_s - start_s, 4))
+        for (name, start_s), end_s in zip(utterance.phones, ends_s, strict=False)
+    ]
     supervision = SupervisionSegment(
         id=utterance.id,
         recording_id=utterance.id,
@@ -184,6 +192,7 @@ def _to_cut(utterance: Utterance, duration_s: float, hide_text: bool) -> MonoCut
         language=utterance.language,
         speaker=utterance.speaker,
         custom=custom,
+        alignment={"phone": phones} if phones and text is not None else None,
     )
     return MonoCut(utterance.id, start=0.0, duration=duration_s, channel=0, supervisions=[supervision])
 

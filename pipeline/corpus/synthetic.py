@@ -17,6 +17,7 @@ import soxr
 
 from pipeline.corpus import acoustics, espeak
 from pipeline.corpus.acoustics import SAMPLE_RATE_HZ, rms
+from pipeline.corpus.espeak import Speech
 from pipeline.corpus.grammar import is_unseen
 from pipeline.corpus.synthetic_plan import SyntheticConfig, UtterancePlan, generator, plan
 from pipeline.corpus.voices import draw_accent, draw_voice, espeak_name
@@ -24,9 +25,10 @@ from pipeline.corpus.voices import draw_accent, draw_voice, espeak_name
 __all__ = ["SyntheticConfig", "UtterancePlan", "plan", "render"]
 
 
-def render(plan: UtterancePlan) -> tuple[np.ndarray, dict]:
+def render(plan: UtterancePlan) -> tuple[np.ndarray, dict, list[tuple[str, float]]]:
     """The audio of one utterance, float32 in [-1, 1] at 16 kHz on the grid of 16-bit samples, shape (S,), and
-    its `custom` fields (times in seconds from the start of the audio, levels in dB). SNR and SIR are those
+    its `custom` fields (times in seconds from the start of the audio, levels in dB), and its phones with the
+    second in which each begins. SNR and SIR are those
     of the command as heard in the room, pauses not counted, against the noise and against the other
     talker's speech.
     """
@@ -54,7 +56,8 @@ def render(plan: UtterancePlan) -> tuple[np.ndarray, dict]:
         )
     gain = min(1.0, 0.98 / float(np.abs(mixed_S).max()))  # quieter rather than clipped
     samples_S = np.rint(mixed_S * np.float32(gain * 32768)) / np.float32(32768)
-    return samples_S.astype(np.float32), _custom(plan, spoken, plan.level_dbfs + 20 * math.log10(gain))
+    custom = _custom(plan, spoken, plan.level_dbfs + 20 * math.log10(gain))
+    return samples_S.astype(np.float32), custom, [(name, _seconds(start)) for name, start in spoken.phones]
 
 
 def _room(plan: UtterancePlan, rng: np.random.Generator) -> np.ndarray:
@@ -73,6 +76,7 @@ class _Spoken:
     """
 
     speech_S: np.ndarray
+    phones: list[tuple[str, int]]  # (name, first sample) of wake word, command and the silence between
     command_spans: list[tuple[int, int]]
     wake_span: tuple[int, int] | None
     other_S: np.ndarray | None
@@ -85,21 +89,25 @@ def _speak(plan: UtterancePlan) -> _Spoken:
     other, other_speech = plan.interferer, None
     with espeak.fresh_library() as speak:
 
-        def say(text: str) -> np.ndarray:
+        def say(text: str) -> Speech:
             name = espeak_name(plan.voice, plan.accent)
             return _trim(speak(text, name, plan.rate_wpm, plan.pitch, plan.pitch_range))
 
         wake = say(plan.wake_word) if plan.wake_word else None
         commands = [say(piece) for piece in pieces if piece]
         if other:
-            other_speech = _trim(speak(other.text, espeak_name(other.voice, other.accent), other.rate_wpm))
+            other_speech = _trim(
+                speak(other.text, espeak_name(other.voice, other.accent), other.rate_wpm)
+            ).samples_S
 
     line: list[np.ndarray] = []
+    phones: list[tuple[str, int]] = []
 
-    def add(samples: np.ndarray) -> tuple[int, int]:
+    def add(speech: Speech) -> tuple[int, int]:
         start = sum(map(len, line))
-        line.append(samples)
-        return start, start + len(samples)
+        line.append(speech.samples_S)
+        phones.extend((name, start + sample) for name, sample in speech.phones)
+        return start, start + len(speech.samples_S)
 
     add(_silence(plan.leading_s))
     wake_span = None
@@ -122,11 +130,13 @@ def _speak(plan: UtterancePlan) -> _Spoken:
         other_line[start : start + len(heard)] = heard
         other_S, other_span = _resample(other_line), _at_16k((start, start + len(heard)))
     command_spans = [_at_16k(span) for span in spans]
-    return _Spoken(_resample(dry), command_spans, wake_span and _at_16k(wake_span), other_S, other_span)
+    phones = [(name, _at_16k((start, start))[0]) for name, start in phones]
+    wake_span = wake_span and _at_16k(wake_span)
+    return _Spoken(_resample(dry), phones, command_spans, wake_span, other_S, other_span)
 
 
-def _silence(duration_s: float) -> np.ndarray:
-    return np.zeros(int(duration_s * espeak.SAMPLE_RATE_HZ), np.int16)
+def _silence(duration_s: float) -> Speech:
+    return Speech(np.zeros(int(duration_s * espeak.SAMPLE_RATE_HZ), np.int16), [(espeak.PAUSE, 0)])
 
 
 def _at_16k(span: tuple[int, int]) -> tuple[int, int]:
@@ -140,11 +150,12 @@ def _resample(samples: np.ndarray) -> np.ndarray:
     )
 
 
-def _trim(samples: np.ndarray) -> np.ndarray:
+def _trim(speech: Speech) -> Speech:
     """Without the silence that espeak puts around speech (below -50 dB of the peak)."""
-    level = np.abs(samples.astype(np.int32))
-    loud = np.flatnonzero(level > level.max() * 0.003)
-    return samples[loud[0] : loud[-1] + 1]
+    level_S = np.abs(speech.samples_S.astype(np.int32))
+    first, *_, last = np.flatnonzero(level_S > level_S.max() * 0.003)
+    phones = [(name, max(0, start - int(first))) for name, start in speech.phones if start <= last]
+    return Speech(speech.samples_S[first : last + 1], phones)
 
 
 def _babble(group: str) -> np.ndarray:
@@ -159,7 +170,7 @@ def _babble(group: str) -> np.ndarray:
             position = 0
             while position < length:
                 text, rate_wpm = generator(language).draw(random).text, int(140 + 60 * random.random())
-                speech = _resample(_trim(speak(text, name, rate_wpm)))
+                speech = _resample(_trim(speak(text, name, rate_wpm)).samples_S)
                 part = speech[: length - position] / np.float32(rms(speech))
                 mixed[position : position + len(part)] += part
                 position += len(part) + int(SAMPLE_RATE_HZ * 0.3 * random.random())

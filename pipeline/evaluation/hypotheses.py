@@ -9,6 +9,7 @@ import torch
 from lhotse.cut import MonoCut
 from tqdm import tqdm
 
+from pipeline.corpus.datamodule import start_frame
 from pipeline.corpus.shards import load_feature_matrix
 from pipeline.corpus.tokenizer import Tokenizer
 from pipeline.features.fbank import fbank
@@ -23,7 +24,8 @@ def hear_features(
 ) -> dict[str, str]:
     """Greedy texts of a transducer, batches of up to `batch_seconds` of padded audio."""
     features = [load_feature_matrix(cut) for cut in cuts]
-    results = decode_many(model, features, int(batch_seconds * FRAMES_PER_SECOND), name)
+    starts = [start_frame(cut) for cut in cuts]
+    results = decode_many(model, features, starts, int(batch_seconds * FRAMES_PER_SECOND), name)
     return {cut.id: tokenizer.decode(result.tokens) for cut, result in zip(cuts, results, strict=True)}
 
 
@@ -35,5 +37,6 @@ def hear_recordings(
         fbank(torch.from_numpy(cut.load_audio()), packed.fbank_config)[0]
         for cut in tqdm(cuts, desc=f"{name}: features", unit="utt", mininterval=1.0)
     ]
-    results = decode_many(packed.model, features, int(batch_seconds * FRAMES_PER_SECOND), name)
+    starts = [start_frame(cut) for cut in cuts]
+    results = decode_many(packed.model, features, starts, int(batch_seconds * FRAMES_PER_SECOND), name)
     return {cut.id: packed.tokenizer.decode(result.tokens) for cut, result in zip(cuts, results, strict=True)}

@@ -16,7 +16,7 @@ NORMALISER = "sotto-1"  # stored with every result: two WERs compare only under 
 # What a record may say about its conditions; each is a column, empty where a corpus is silent.
 CONDITIONS = (
     "intent", "voice", "accent", "language", "source", "snr_db", "rt60_s", "interferer_sir_db", "noise",
-    "whisper", "pause_s", "names", "name_rank", "unseen_name", "rare_words",
+    "whisper", "pause_s", "wake_word_end_s", "names", "name_rank", "unseen_name", "rare_words",
 )  # fmt: skip
 NOISY_SNR_DB = 12.0
 

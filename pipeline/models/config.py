@@ -34,13 +34,15 @@ class PredictorConfig:
 
 @dataclass(frozen=True)
 class TransducerConfig:
-    """`num_mel_bins` and `vocab_size` come from features and tokenizer; in params.yaml they stay out."""
+    """`num_mel_bins`, `vocab_size` and `num_phones` (0: no phone head) come from the data; in params.yaml they stay
+    out."""
 
     encoder: EncoderConfig
     predictor: PredictorConfig
     joiner_width: int
     num_mel_bins: int | None = None
     vocab_size: int | None = None
+    num_phones: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

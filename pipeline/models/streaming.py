@@ -11,6 +11,7 @@ those behind the last whole frame are dropped.
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 FEATURES_PER_FRAME = 8  # 10 ms feature frames in an 80 ms encoder frame
@@ -26,6 +27,22 @@ class StreamingEncoder(Protocol):
     def step(self, features_BNF: Tensor, state: Any) -> tuple[Tensor, Any]: ...
 
     def flush(self, state: Any) -> Tensor: ...
+
+
+def drop_before(
+    encoded_BTD: Tensor, frame_lengths_B: Tensor, start_frames_B: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Each utterance from its frame `start_frames_B` on: (encoded_BTD, frame_lengths_B), shorter by as much.
+
+    What was heard before (a wake word, the end of another sentence) is context: it shaped the encoder's state, and
+    neither losses nor search look at its frames (Schwarz et al. 2020, "Improving RNN-T ASR accuracy using context
+    audio", arXiv 2011.10538).
+    """
+    lengths_B = (frame_lengths_B - start_frames_B).clamp_min(0)
+    t_T = torch.arange(int(lengths_B.max()), device=encoded_BTD.device)
+    index_BT = (t_T + start_frames_B[:, None]).clamp_max(encoded_BTD.shape[1] - 1)
+    index_BTD = index_BT[..., None].expand(-1, -1, encoded_BTD.shape[2])
+    return encoded_BTD.gather(1, index_BTD), lengths_B
 
 
 def stack(features_BNF: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The streaming RNN-T: encoder, two-token predictor, joiner, and a CTC head that only training uses.
+"""The streaming RNN-T: encoder, two-token predictor, joiner, and heads that only training uses (CTC, phones).
 
 Blank is token 0. Search sees `encode` / `step`, `predict_context` and `join`; training sees `forward`.
 Source: Graves 2012 (arXiv 1211.3711); one symbol per frame, see losses/rnnt.py.
@@ -15,18 +15,24 @@ from pipeline.models.config import EncoderConfig, TransducerConfig
 from pipeline.models.joiner import Joiner
 from pipeline.models.lstm_encoder import LSTMEncoder
 from pipeline.models.predictor import Predictor
+from pipeline.models.streaming import drop_before
 
-TRAINING_ONLY = ("ctc_head.",)  # prefixes of what search never uses: neither compressed nor packed
+PHONES_PER_FRAME = 4  # of 20 ms
+TRAINING_ONLY = (
+    "ctc_head.",
+    "phone_head.",
+)  # prefixes of what search never uses: neither compressed nor packed
 
 
 class Outputs(NamedTuple):
-    """What losses need: the joiner's projected inputs, its output layer, the CTC head's logits."""
+    """What losses need: the joiner's projected inputs, its output layer, the logits of CTC and phones (M = 4 T)."""
 
     encoded_BTJ: Tensor
     predicted_BUJ: Tensor
     output_weight_VJ: Tensor
     output_bias_V: Tensor
     ctc_logits_BTV: Tensor
+    phone_logits_BMP: Tensor | None
     frame_lengths_B: Tensor
 
 
@@ -43,14 +49,19 @@ class Transducer(nn.Module):
         width = self.encoder.output_width
         self.joiner = Joiner(width, self.predictor.output_width, config.joiner_width, config.vocab_size)
         self.ctc_head: nn.Linear | None = nn.Linear(width, config.vocab_size)
+        self.phone_head: nn.Linear | None = None
+        if config.num_phones:
+            self.phone_head = nn.Linear(width, PHONES_PER_FRAME * config.num_phones)
 
     def set_statistics(self, mean_F: Tensor, std_F: Tensor) -> None:
         """Global feature statistics; they travel with the weights, so that a file needs nothing beside it."""
         self.feature_mean_F.copy_(mean_F)
         self.feature_scale_F.copy_(1.0 / std_F.clamp_min(1e-3))
 
-    def forward(self, features_BNF: Tensor, feature_lengths_B: Tensor, tokens_BU: Tensor) -> Outputs:
-        encoded_BTD, frame_lengths_B = self.encode(features_BNF, feature_lengths_B)
+    def forward(
+        self, features_BNF: Tensor, feature_lengths_B: Tensor, tokens_BU: Tensor, start_frames_B: Tensor
+    ) -> Outputs:
+        encoded_BTD, frame_lengths_B = self.encode(features_BNF, feature_lengths_B, start_frames_B)
         output = self.joiner.output
         return Outputs(
             self.joiner.encoder_projection(encoded_BTD),
@@ -58,12 +69,22 @@ class Transducer(nn.Module):
             output.weight,
             output.bias,
             self.ctc_head(encoded_BTD),
+            self._phone_logits(encoded_BTD),
             frame_lengths_B,
         )
 
-    def encode(self, features_BNF: Tensor, feature_lengths_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Whole utterances: (encoded_BTD, frame_lengths_B)."""
-        return self.encoder(self._normalise(features_BNF), feature_lengths_B)
+    def _phone_logits(self, encoded_BTD: Tensor) -> Tensor | None:
+        if self.phone_head is None:
+            return None
+        batch, num_frames, _ = encoded_BTD.shape
+        return self.phone_head(encoded_BTD).view(batch, num_frames * PHONES_PER_FRAME, self.config.num_phones)
+
+    def encode(
+        self, features_BNF: Tensor, feature_lengths_B: Tensor, start_frames_B: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Whole utterances: (encoded_BTD, frame_lengths_B) from `start_frames_B` (see `drop_before`) on."""
+        encoded_BTD, frame_lengths_B = self.encoder(self._normalise(features_BNF), feature_lengths_B)
+        return drop_before(encoded_BTD, frame_lengths_B, start_frames_B)
 
     def initial_state(self, batch: int) -> Any:
         return self.encoder.initial_state(batch)

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from pipeline.decoding.greedy import GreedyResult, greedy
+from pipeline.errors import UserError
 from pipeline.features.fbank import fbank
 from pipeline.models.streaming import FEATURES_PER_FRAME
 from pipeline.runtime.audio import SAMPLE_RATE_HZ
@@ -45,17 +46,24 @@ class Transcript:
 
 
 @torch.inference_mode()
-def transcribe(packed, samples_S: np.ndarray) -> Transcript:
-    """One utterance (float32, 16 kHz, mono) through features, encoder and search of a loaded bundle."""
+def transcribe(packed, samples_S: np.ndarray, from_s: float = 0.0) -> Transcript:
+    """One utterance (float32, 16 kHz, mono) through features, encoder and search of a loaded bundle.
+
+    What is said before `from_s` (the end of a wake word) is heard, but not searched. Raises UserError where it is
+    negative or lies behind the last frame.
+    """
+    duration_s = len(samples_S) / SAMPLE_RATE_HZ
+    if not 0 <= from_s <= max(0.0, duration_s - FRAME_S):
+        raise UserError(f"from_s: {from_s} must lie between 0 and the end of the audio, {duration_s:.2f} s")
     start = time.perf_counter()
     features_1NF = fbank(torch.from_numpy(samples_S)[None], packed.fbank_config)
-    result = _decode_batch(packed.model, [features_1NF[0]])[0]
-    duration_s = len(samples_S) / SAMPLE_RATE_HZ
+    start_frame = int(from_s / FRAME_S)
+    result = _decode_batch(packed.model, [features_1NF[0]], [start_frame])[0]
     pieces = packed.tokenizer.pieces
     return Transcript(
         text=packed.tokenizer.decode(result.tokens),
         tokens=[
-            Token(pieces[token][0], round((frame + 1) * FRAME_S, 2))
+            Token(pieces[token][0], round((start_frame + frame + 1) * FRAME_S, 2))
             for token, frame in zip(result.tokens, result.frames, strict=True)
         ],
         confidence=confidence(result),
@@ -71,10 +79,14 @@ def confidence(result: GreedyResult) -> float:
 
 @torch.inference_mode()
 def decode_many(
-    model, features: Sequence[np.ndarray | torch.Tensor], batch_frames: int = 24_000, name: str = ""
+    model,
+    features: Sequence[np.ndarray | torch.Tensor],
+    start_frames: Sequence[int],
+    batch_frames: int = 24_000,
+    name: str = "",
 ) -> list[GreedyResult]:
-    """Greedy results for features (N, F) in the order given; batches hold up to `batch_frames` padded 10 ms
-    frames.
+    """Greedy results for features (N, F) in the order given, each searched from its start frame (80 ms) on, where
+    its emission frames count from; batches hold up to `batch_frames` padded 10 ms frames.
 
     Utterances go by length, so that batches hold little padding; progress on stderr.
     """
@@ -85,16 +97,17 @@ def decode_many(
         while start < len(order):
             size = max(1, batch_frames // max(1, len(features[order[start]])))
             chosen = order[start : start + size]
-            for index, result in zip(
-                chosen, _decode_batch(model, [features[i] for i in chosen]), strict=True
-            ):
+            found = _decode_batch(model, [features[i] for i in chosen], [start_frames[i] for i in chosen])
+            for index, result in zip(chosen, found, strict=True):
                 results[index] = result
             start += size
             progress.update(len(chosen))
     return results
 
 
-def _decode_batch(model, features: Sequence[np.ndarray | torch.Tensor]) -> list[GreedyResult]:
+def _decode_batch(
+    model, features: Sequence[np.ndarray | torch.Tensor], start_frames: Sequence[int]
+) -> list[GreedyResult]:
     """features: list of (N, F). An utterance shorter than one encoder frame is padded to one."""
     tensors = [torch.as_tensor(np.asarray(item, dtype=np.float32)) for item in features]
     lengths_B = torch.tensor([max(FEATURES_PER_FRAME, len(item)) for item in tensors])
@@ -102,5 +115,6 @@ def _decode_batch(model, features: Sequence[np.ndarray | torch.Tensor]) -> list[
     for row, item in enumerate(tensors):
         features_BNF[row, : len(item)] = item
     device = next(iter(model.parameters())).device
-    encoded_BTD, frame_lengths_B = model.encode(features_BNF.to(device), lengths_B.to(device))
+    inputs_B = (lengths_B.to(device), torch.tensor(start_frames, device=device))
+    encoded_BTD, frame_lengths_B = model.encode(features_BNF.to(device), *inputs_B)
     return greedy(model, encoded_BTD, frame_lengths_B)

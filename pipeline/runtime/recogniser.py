@@ -25,18 +25,21 @@ from pipeline.errors import UserError
 from pipeline.features import fbank
 from pipeline.runtime.audio import SAMPLE_RATE_HZ, SHORTEST_S
 from pipeline.runtime.bundle import Packed
-from pipeline.runtime.recognise import FEATURES_PER_FRAME, Transcript, transcribe
+from pipeline.runtime.recognise import FEATURES_PER_FRAME, FRAME_S, Transcript, transcribe
 
 RATES_HZ = (4_000, 384_000)
 
 
 @dataclass(frozen=True)
 class StreamState:
-    """What a stream remembers. `features_NF`: fewer than fill 80 ms; `frames`: when the tokens came."""
+    """What a stream remembers. `features_NF`: fewer than fill 80 ms; `frames`: when the tokens came, counted from
+    `start_frame`, before which nothing is searched.
+    """
 
     fbank: fbank.FbankState
     features_NF: Tensor
     encoder: Any
+    start_frame: int = 0
     num_frames: int = 0
     context: tuple[int, int] = (0, 0)
     tokens: tuple[int, ...] = ()
@@ -50,18 +53,21 @@ class Recogniser:
     def __init__(self, packed: Packed):
         self.packed = packed
 
-    def transcribe(self, samples: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Transcript:
-        """Samples (S,) or (S, channels), float in [-1, 1] or integers, of any rate -> transcript.
+    def transcribe(
+        self, samples: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ, from_s: float = 0.0
+    ) -> Transcript:
+        """Samples (S,) or (S, channels), float in [-1, 1] or integers, of any rate -> transcript from `from_s` on.
 
         Raises UserError for an impossible rate, samples that are no finite numbers, or less than 0.1 s.
         """
-        return transcribe(self.packed, to_mono_16k(samples, sample_rate_hz))
+        return transcribe(self.packed, to_mono_16k(samples, sample_rate_hz), from_s)
 
-    def stream(self) -> StreamState:
-        """The state of a stream before its first sample."""
+    def stream(self, from_s: float = 0.0) -> StreamState:
+        """The state of a stream before its first sample; what comes before `from_s` is heard, not searched."""
         config = self.packed.fbank_config
         features_NF = torch.zeros(0, config.num_mel_bins)
-        return StreamState(fbank.initial_state(config), features_NF, self.packed.model.initial_state(1))
+        encoder = self.packed.model.initial_state(1)
+        return StreamState(fbank.initial_state(config), features_NF, encoder, int(from_s / FRAME_S))
 
     def accept(self, samples_S: np.ndarray, state: StreamState) -> StreamState:
         """Hear float32 samples at 16 kHz (any number, also none)."""
@@ -98,7 +104,9 @@ class Recogniser:
     @torch.inference_mode()
     def _hear(self, encoded_1TD: Tensor, state: StreamState) -> StreamState:
         for encoded_1D in encoded_1TD.unbind(1):
-            state = self._search(encoded_1D, state)
+            if state.num_frames >= state.start_frame:
+                state = self._search(encoded_1D, state)
+            state = dataclasses.replace(state, num_frames=state.num_frames + 1)
         return state
 
     def _search(self, encoded_1D: Tensor, state: StreamState) -> StreamState:
@@ -106,16 +114,14 @@ class Recogniser:
         predicted_1D = self.packed.model.predict_context(torch.tensor([state.context]))
         log_probs_V = self.packed.model.join(encoded_1D, predicted_1D)[0].log_softmax(-1)
         token = int(log_probs_V.argmax())
-        state = dataclasses.replace(
-            state, num_frames=state.num_frames + 1, log_prob=state.log_prob + float(log_probs_V[token])
-        )
+        state = dataclasses.replace(state, log_prob=state.log_prob + float(log_probs_V[token]))
         if token == self.packed.tokenizer.blank_id:
             return state
         return dataclasses.replace(
             state,
             context=(state.context[1], token),
             tokens=(*state.tokens, token),
-            frames=(*state.frames, state.num_frames - 1),
+            frames=(*state.frames, state.num_frames - state.start_frame),
         )
 
 

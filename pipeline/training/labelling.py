@@ -37,7 +37,7 @@ def label_pool(
         return tokenizer.encode(cut.supervisions[0].text or "")
 
     usable = [cut for cut in cuts if cut.supervisions[0].text is None or trainable([cut], transcript)]
-    usable = [cut for cut in usable if cut.features.num_frames >= 8]
+    usable = trainable(usable, lambda cut: ())
     starts = range(0, len(usable), shard_size)
     for index, start in enumerate(tqdm(starts, desc="label", unit="shard")):
         if (folder / f"{index:06d}.jsonl").exists():
@@ -58,7 +58,8 @@ def label_batch(
 ) -> Iterator[Target]:
     """The targets of one batch; `model` is in evaluation mode."""
     batch = collate(list(cuts), lambda cut: tokenizer.encode(cut.supervisions[0].text or ""))
-    encoded_BTD, frame_lengths_B = model.encode(batch.features_BNF, batch.feature_lengths_B)
+    inputs = (batch.features_BNF, batch.feature_lengths_B, batch.start_frames_B)
+    encoded_BTD, frame_lengths_B = model.encode(*inputs)
     heard = greedy(model, encoded_BTD, frame_lengths_B)
     is_pseudo = [cut.supervisions[0].text is None for cut in cuts]
     labels = [

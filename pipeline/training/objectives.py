@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn.functional import ctc_loss
+from torch.nn.functional import cross_entropy, ctc_loss
 
 from pipeline.corpus.batch import Batch
 from pipeline.errors import UserError
@@ -60,6 +60,23 @@ def ctc(step: StepView) -> Tensor:
     )
 
 
+def phone(step: StepView) -> Tensor:
+    """Cross entropy of the phones where an alignment tells them, a quarter of it for each quarter frame.
+
+    An encoder that knows its phones finds the words in half of the steps: pre-training with alignments (Hu et al.
+    2020, arXiv 2005.00572), here as a second task from the first step on. Raises UserError without a phone head.
+    """
+    logits_BMP = step.outputs.phone_logits_BMP
+    if logits_BMP is None:
+        raise UserError(
+            "params.yaml: losses.phone needs alignments, which the prepared corpus has not; set it to 0"
+        )
+    loss_BM = cross_entropy(
+        logits_BMP.transpose(1, 2), step.batch.phones_BM, ignore_index=-1, reduction="none"
+    )
+    return loss_BM.sum(1) / 4
+
+
 def lattice(step: StepView) -> Tensor:
     """KL to the teacher in three classes over all nodes, times T: the scale of the transducer loss."""
     targets, lengths_B = step.batch.targets, step.outputs.frame_lengths_B
@@ -83,7 +100,12 @@ def best_path(step: StepView) -> Tensor:
     return kl_B * outputs.frame_lengths_B
 
 
-OBJECTIVES: dict[str, Callable[[StepView], Tensor]] = {"ctc": ctc, "lattice": lattice, "best_path": best_path}
+OBJECTIVES: dict[str, Callable[[StepView], Tensor]] = {
+    "ctc": ctc,
+    "phone": phone,
+    "lattice": lattice,
+    "best_path": best_path,
+}
 NEED_TEACHER = {"lattice", "best_path"}
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 from safetensors.torch import load_file
 
+from pipeline.corpus.alignment import read_phones
 from pipeline.corpus.datamodule import SpeechDataModule
 from pipeline.corpus.teacher_targets import TargetStore
 from pipeline.corpus.tokenizer import Tokenizer
@@ -27,7 +28,8 @@ def new_model(config: TransducerConfig, num_mel_bins: int, seed: int) -> Transdu
     """An untrained transducer for the prepared corpus: its tokenizer's size, its feature statistics."""
     vocab_size = Tokenizer.from_model(PREPARED / "tokenizer.model").vocab_size
     pl.seed_everything(seed, verbose=False)
-    settings = {**config.as_dict(), "num_mel_bins": num_mel_bins, "vocab_size": vocab_size}
+    data = {"num_mel_bins": num_mel_bins, "vocab_size": vocab_size, "num_phones": len(read_phones(PREPARED))}
+    settings = {**config.as_dict(), **data}
     model = build_transducer(settings)
     statistics = load_file(PREPARED / "statistics.safetensors")
     model.set_statistics(statistics["mean_F"], statistics["std_F"])

@@ -57,7 +57,7 @@ class TransducerTask(pl.LightningModule):
         # Dropout, step by step: loaders draw from torch's generator too, at other moments after a resume.
         torch.manual_seed(1_000_003 * self.seed + self.global_step)
         features_BNF = spec_augment(batch.features_BNF, batch.feature_lengths_B, self.augment, self._masks)
-        inputs = (features_BNF, batch.feature_lengths_B, batch.tokens_BU)
+        inputs = (features_BNF, batch.feature_lengths_B, batch.tokens_BU, batch.start_frames_B)
         if self.compressor is None:
             outputs = self.model(*inputs)
         else:
@@ -67,7 +67,7 @@ class TransducerTask(pl.LightningModule):
                 **{
                     name: value.float()
                     for name, value in outputs._asdict().items()
-                    if value.is_floating_point()
+                    if value is not None and value.is_floating_point()
                 }
             )
             step = StepView.of(batch, outputs)
@@ -88,7 +88,8 @@ class TransducerTask(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         (model,) = self._heard_by_dev
-        encoded_BTD, frame_lengths_B = model.encode(batch.features_BNF, batch.feature_lengths_B)
+        inputs = (batch.features_BNF, batch.feature_lengths_B, batch.start_frames_B)
+        encoded_BTD, frame_lengths_B = model.encode(*inputs)
         for cut, result in zip(batch.utterances, greedy(model, encoded_BTD, frame_lengths_B), strict=True):
             reference = (cut.supervisions[0].text or "").split()
             found = kaldialign.edit_distance(reference, self.tokenizer.decode(result.tokens).split())
