@@ -34,7 +34,7 @@ class PredictorConfig:
 
 @dataclass(frozen=True)
 class TransducerConfig:
-    """`num_mel_bins`, `vocab_size` and `num_phones` (0: no phone head) come from the data; in params.yaml they stay
+    """`num_mel_bins`, `vocab_size` and `num_phones` (none: no phone head) come from the data; in params.yaml they stay
     out."""
 
     encoder: EncoderConfig
@@ -42,7 +42,7 @@ class TransducerConfig:
     joiner_width: int
     num_mel_bins: int | None = None
     vocab_size: int | None = None
-    num_phones: int = 0
+    num_phones: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
