@@ -49,13 +49,20 @@ class PrepareParams:
 
 
 @dataclass(frozen=True)
-class TeacherParams:
+class StudentParams:
     seed: int
     features: "FbankConfig"
     model: "TransducerConfig"
     losses: dict[str, float]
     augment: "SpecAugmentConfig"
     trainer: "TrainerConfig"
+
+
+@dataclass(frozen=True)
+class TeacherParams(StudentParams):
+    """`init_from`: the hand-off folder of another run's model, whose encoder this one begins with."""
+
+    init_from: str | None
 
 
 @dataclass(frozen=True)
@@ -66,11 +73,6 @@ class LabelParams:
     shard_size: int
     batch_seconds: float
     min_confidence_quantile: float
-
-
-@dataclass(frozen=True)
-class StudentParams(TeacherParams):
-    pass
 
 
 @dataclass(frozen=True)

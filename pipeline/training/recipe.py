@@ -11,6 +11,7 @@ from pipeline.corpus.alignment import read_phones
 from pipeline.corpus.datamodule import SpeechDataModule
 from pipeline.corpus.teacher_targets import TargetStore
 from pipeline.corpus.tokenizer import Tokenizer
+from pipeline.errors import UserError
 from pipeline.models.config import TransducerConfig
 from pipeline.models.transducer import Transducer, build_transducer
 from pipeline.training.fit import Curves, TrainingRun, fit
@@ -34,6 +35,21 @@ def new_model(config: TransducerConfig, num_mel_bins: int, seed: int) -> Transdu
     statistics = load_file(PREPARED / "statistics.safetensors")
     model.set_statistics(statistics["mean_F"], statistics["std_F"])
     return model
+
+
+def take_encoder(model: Transducer, folder: str | Path) -> None:
+    """Begin with the encoder (and its feature statistics) of a model that another run handed off.
+
+    Vocabularies may differ, encoders may not: raises UserError for a missing file or other names or shapes.
+    """
+    path = Path(folder) / "model.safetensors"
+    if not path.is_file():
+        raise UserError(f"params.yaml: teacher.init_from: {path} does not exist; name the data/teacher of a run")
+    theirs = {name: t for name, t in load_file(path).items() if name.startswith(("encoder.", "feature_"))}
+    ours = {name: t for name, t in model.state_dict().items() if name.startswith(("encoder.", "feature_"))}
+    if {name: t.shape for name, t in theirs.items()} != {name: t.shape for name, t in ours.items()}:
+        raise UserError(f"params.yaml: teacher.init_from: {path} has another encoder than teacher.model says")
+    model.load_state_dict(theirs, strict=False)
 
 
 def load_model(settings: Mapping[str, Any], tensors: Mapping[str, Any]) -> Transducer:
