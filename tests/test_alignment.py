@@ -73,13 +73,18 @@ def test_alignments_travel_with_cuts_and_stay_hidden_with_their_text(tmp_path):
         options = {"with_audio": False, "hide_text": hide, "fbank_config": FbankConfig()}
         write_split(tmp_path / name, range(2), render_one, **options)
     (known, _), (hidden, _) = (list(load_cuts(tmp_path / name)) for name in ("train", "hidden"))
-    assert known.supervisions[0].alignment["phone"] == [AlignmentItem("x", 0.0, 0.25), AlignmentItem("y", 0.25, 0.75)]
+    assert known.supervisions[0].alignment["phone"] == [
+        AlignmentItem("x", 0.0, 0.25),
+        AlignmentItem("y", 0.25, 0.75),
+    ]
     assert frame_phones(hidden, {"x": 0}, 0, 12).tolist() == [UNKNOWN] * 48
     (tmp_path / "phones.txt").write_text("x\ny\n")
     ids = read_phones(tmp_path)
     assert ids == {"x": 0, "y": 1}
     first_y = math.ceil((0.25 + DELAY_S) / 0.02 - 0.5)
-    assert frame_phones(known, ids, 0, 12).tolist() == [UNKNOWN] * 2 + [0] * (first_y - 2) + [1] * (48 - first_y)
+    assert frame_phones(known, ids, 0, 12).tolist() == [UNKNOWN] * 2 + [0] * (first_y - 2) + [1] * (
+        48 - first_y
+    )
 
 
 def test_phone_loss_is_a_quarter_of_the_cross_entropy_of_known_quarters():

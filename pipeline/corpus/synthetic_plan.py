@@ -133,7 +133,7 @@ def _draw_conditions(
 
     voice = draw_voice(random, split)
     num_words = len(sentence.text.split())
-    rate_wpm = int(uniform(130, 210, 0))
+    rate_wpm = int(uniform(140, 200, 0))
     wake_words = WAKE_WORDS[language]
     wake_word = wake_words[int(random.random() * len(wake_words))] if happens(WAKE_SHARE) else None
     wake_gap_s = uniform(0.1, 0.4)
@@ -147,7 +147,7 @@ def _draw_conditions(
             other.text,
             _other_voice(random, split, voice),
             draw_accent(random, language),
-            int(uniform(130, 210, 0)),
+            int(uniform(140, 200, 0)),
             uniform(-0.4, 0.8, 3),
             uniform(8, 25, 1),
         )
@@ -176,7 +176,7 @@ def _draw_conditions(
         words_before_pause=1 + int(random.random() * (num_words - 1)) if pause_s else num_words,
         whisper=whisper,
         rt60_s=uniform(0.1, 0.5) if happens(ROOM_SHARE) else None,
-        direct_to_reverberant_db=uniform(0, 12, 1),
+        direct_to_reverberant_db=uniform(3, 15, 1),
         noises=tuple(noises),
         snr_db=uniform(5, 30, 1),
         interferer=interferer,

@@ -30,14 +30,10 @@ VOICES = {"train": TRAIN, "unlabelled": TRAIN, "dev": DEV, "test": TEST}
 # accent (a language file of espeak; "en" is British) → share
 ACCENTS = {
     "en": {
-        "en-us": 0.45,
-        "en": 0.15,
-        "en-gb-x-rp": 0.1,
-        "en-us-nyc": 0.1,
-        "en-gb-scotland": 0.05,
-        "en-029": 0.05,
-        "en-gb-x-gbclan": 0.05,
-        "en-gb-x-gbcwmd": 0.05,
+        "en-us": 0.5,
+        "en": 0.2,
+        "en-gb-x-rp": 0.15,
+        "en-us-nyc": 0.15,
     },
     "es": {"es": 0.5, "es-419": 0.5},
 }

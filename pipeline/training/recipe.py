@@ -44,7 +44,9 @@ def take_encoder(model: Transducer, folder: str | Path) -> None:
     """
     path = Path(folder) / "model.safetensors"
     if not path.is_file():
-        raise UserError(f"params.yaml: teacher.init_from: {path} does not exist; name the data/teacher of a run")
+        raise UserError(
+            f"params.yaml: teacher.init_from: {path} does not exist; name the data/teacher of a run"
+        )
     theirs = {name: t for name, t in load_file(path).items() if name.startswith(("encoder.", "feature_"))}
     ours = {name: t for name, t in model.state_dict().items() if name.startswith(("encoder.", "feature_"))}
     if {name: t.shape for name, t in theirs.items()} != {name: t.shape for name, t in ours.items()}:
