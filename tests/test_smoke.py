@@ -99,7 +99,7 @@ def test_a_second_repro_runs_nothing(workspace):
 
 
 def test_an_edited_section_concerns_only_its_stage(workspace, params):
-    params("qat", "levels", 7)
+    params("qat", "levels", 5)
     assert changed_stages(workspace) == {"qat"}
     params("evaluate", "bootstrap_replicates", 50)
     assert changed_stages(workspace) == {"qat", "evaluate"}
