@@ -82,7 +82,7 @@ from pipeline.runtime.bundle import load_packed
 from pipeline.runtime.recognise import transcribe
 
 packed = load_packed(run.project / "data/pack/model.sotto")
-from_s = example.wake_word_end_s if example.wake_word_end_s > 0 else 0.0
+from_s = max(0.0, example.wake_word_end_s or 0.0)
 transcript = transcribe(packed, run.audio(example.id), from_s)
 print(f"{transcript.text!r}, confidence {transcript.confidence:.2f}, {transcript.rtf:.3f} x real time")
 pd.DataFrame([(token.piece, token.time_s) for token in transcript.tokens], columns=["piece", "time, s"]).T
