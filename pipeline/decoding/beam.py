@@ -1,0 +1,163 @@
+"""Frame-synchronous beam search, at most one token per 80 ms frame; it leaves a lattice behind.
+
+A state is (last two tokens, node of the bias). The predictor sees no more than two tokens, so that hypotheses in one
+state have one future and merge exactly (Prabhavalkar et al. 2021, arXiv 2012.06749): the better one gives the state
+its score, and both arcs stay in the lattice. With one state this is the greedy search.
+
+    search = BeamSearch(model, BeamConfig())
+    state = search.advance(search.initial(), encoded_TD)  # as often as frames come
+    lattice = search.finish(state)
+
+State goes in and out and is never changed in place; `finish` may be asked at any time and gone on from. One frame is
+computed at a time, so that results do not depend, to the last bit, on how the frames were cut into chunks.
+"""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.decoding.token_lattice import BLANK_ID, TokenArc, TokenLattice
+from pipeline.models.predictor import CONTEXT_SIZE
+from pipeline.models.transducer import Transducer
+
+MAX_CACHED = 4096  # predictor outputs and bias rows that a stream remembers
+
+
+class Bias(Protocol):
+    """Credit for tokens, a walk over nodes (hashable, equal nodes have equal futures); bonuses in nats.
+
+    Blank neither moves nor earns. `final` takes back credit for phrases that the end cut off.
+    """
+
+    def start(self) -> Any: ...
+
+    def step(self, node: Any, token: int) -> tuple[Any, float]: ...
+
+    def final(self, node: Any) -> float: ...
+
+
+@dataclass(frozen=True)
+class BeamConfig:
+    """`num_states`: kept after a frame; `beam`: nats below the best beyond which states and arcs are dropped."""
+
+    num_states: int = 8
+    beam: float = 10.0
+
+    def __post_init__(self):
+        if self.num_states < 1 or not self.beam >= 0:
+            raise ValueError("num_states must be at least 1, and beam no negative number")
+
+
+class Key(NamedTuple):
+    """Hypotheses with equal keys merge."""
+
+    context: tuple[int, ...]
+    node: Hashable
+
+
+class BiasRow(NamedTuple):
+    """Where each of V tokens leads from a node, and its bonus."""
+
+    nodes: tuple[Hashable, ...]
+    bonus_V: np.ndarray
+
+
+@dataclass(frozen=True)
+class BeamState:
+    """`keys` and `totals` (Viterbi, score + bonus): the states, best first; `frames`: arcs so far; the rest: caches."""
+
+    keys: tuple[Key, ...]
+    totals: tuple[float, ...] = (0.0,)
+    frames: tuple[tuple[TokenArc, ...], ...] = ()
+    predicted: Mapping[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
+    biased: Mapping[Hashable, BiasRow] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class BeamSearch:
+    """A model, the limits of the search, and a bias or None. Holds no stream: any number may share it."""
+
+    model: Transducer
+    config: BeamConfig
+    bias: Bias | None = None
+
+    def initial(self) -> BeamState:
+        """Before the first frame: one state, blanks as context."""
+        return BeamState((Key((BLANK_ID,) * CONTEXT_SIZE, self.bias.start() if self.bias else None),))
+
+    @torch.no_grad()
+    def advance(self, state: BeamState, encoded_TD: Tensor) -> BeamState:
+        """The state after T more frames of one utterance (T may be 0)."""
+        for t in range(len(encoded_TD)):
+            state = self._frame(state, encoded_TD[t : t + 1])
+        return state
+
+    def finish(self, state: BeamState) -> TokenLattice:
+        """The lattice of all frames so far; `state` stays usable."""
+        bias = self.bias
+        return TokenLattice(state.frames, tuple(bias.final(key.node) if bias else 0.0 for key in state.keys))
+
+    def _frame(self, state: BeamState, encoded_1D: Tensor) -> BeamState:
+        predicted = self._with_predicted(state)
+        contexts = list(dict.fromkeys(key.context for key in state.keys))
+        predicted_CJ = torch.stack([predicted[context] for context in contexts])
+        joiner = self.model.joiner
+        log_probs_CV = joiner.join(joiner.encoder_projection(encoded_1D), predicted_CJ).log_softmax(-1)
+        acoustic_SV = log_probs_CV.double().cpu().numpy()[[contexts.index(key.context) for key in state.keys]]
+        biased = self._with_biased(state, acoustic_SV.shape[1])
+        bonus_SV = np.stack([biased[key.node].bonus_V for key in state.keys])
+        totals_SV = np.array(state.totals)[:, None] + acoustic_SV + bonus_SV
+
+        flat_X = np.flatnonzero(totals_SV >= totals_SV.max() - self.config.beam)
+        best_first_X = flat_X[np.argsort(-totals_SV.ravel()[flat_X], kind="stable")]
+        kept: dict[Key, int] = {}
+        last_tokens, totals, arcs = {BLANK_ID}, [], []
+        for flat in best_first_X.tolist():
+            source, token = divmod(flat, totals_SV.shape[1])
+            if len(kept) == self.config.num_states and token not in last_tokens:
+                continue  # most candidates end here, at little cost
+            key = _next_key(state.keys[source], token, biased)
+            if key not in kept:
+                if len(kept) == self.config.num_states:
+                    continue
+                kept[key] = len(kept)
+                last_tokens.add(key.context[-1])
+                totals.append(float(totals_SV[source, token]))  # the first to arrive is the best
+            scores = float(acoustic_SV[source, token]), float(bonus_SV[source, token])
+            arcs.append(TokenArc(source, kept[key], token, *scores))
+        return BeamState(tuple(kept), tuple(totals), (*state.frames, tuple(arcs)), predicted, biased)
+
+    def _with_predicted(self, state: BeamState) -> Mapping[tuple[int, ...], Tensor]:
+        missing = list(dict.fromkeys(key.context for key in state.keys if key.context not in state.predicted))
+        if not missing:
+            return state.predicted
+        if len(state.predicted) > MAX_CACHED:
+            return self._with_predicted(BeamState(state.keys))
+        device = self.model.joiner.output.weight.device
+        predicted_XD = self.model.predict_context(torch.tensor(missing, device=device))
+        rows = self.model.joiner.predictor_projection(predicted_XD)
+        return {**state.predicted, **dict(zip(missing, rows, strict=True))}
+
+    def _with_biased(self, state: BeamState, num_tokens: int) -> Mapping[Hashable, BiasRow]:
+        missing = list(dict.fromkeys(key.node for key in state.keys if key.node not in state.biased))
+        if not missing:
+            return state.biased
+        kept = state.biased if len(state.biased) <= MAX_CACHED else {}
+        nodes = dict.fromkeys([*missing, *(key.node for key in state.keys)])
+        return {**kept, **{node: kept.get(node) or self._row(node, num_tokens) for node in nodes}}
+
+    def _row(self, node: Hashable, num_tokens: int) -> BiasRow:
+        if self.bias is None:
+            return BiasRow((node,) * num_tokens, np.zeros(num_tokens))
+        steps = [(node, 0.0)] + [self.bias.step(node, token) for token in range(1, num_tokens)]
+        return BiasRow(tuple(after for after, _ in steps), np.array([bonus for _, bonus in steps]))
+
+
+def _next_key(key: Key, token: int, biased: Mapping[Hashable, BiasRow]) -> Key:
+    if token == BLANK_ID:
+        return key
+    return Key((*key.context[1:], token), biased[key.node].nodes[token])

@@ -1,0 +1,150 @@
+"""When has the speaker finished? One score per 80 ms frame, two thresholds, a pure state machine.
+
+    state = initial_state()
+    state, decisions = step(state, score, frame, words_changed, EndpointConfig())
+
+The low threshold sends a SPECULATIVE_END, so that understanding may begin; the high one, or a silence that lasts too
+long, sends the FINAL_END. When the words change or the score falls back in between, a REVISE takes the speculation
+back. The times, the text and the lattice are added by `runtime/events.py`; the score comes from
+`decoding/endpoint_model.py` or from any rule.
+
+Source: Chang et al. 2020, "Low latency speech recognition using end-to-end prefetching" (Interspeech): a second,
+lower threshold on one score, what was fetched early is thrown away when the final words differ.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pipeline.errors import UserError
+
+FRAME_MS = 80
+
+
+class DecisionKind(StrEnum):
+    SPECULATIVE_END = "speculative_end"
+    REVISE = "revise"
+    FINAL_END = "final_end"
+
+
+@dataclass(frozen=True)
+class EndpointConfig:
+    """Thresholds on the score, silences and the price of speculation. Raises UserError for an impossible value.
+
+    hysteresis: how far below `speculative_threshold` the score must fall to take a speculation back: a score that
+    trembles on the threshold would start and stop the same work.
+    max_silence_ms: a turn with words ends so long after its last change of words, whatever the score is.
+    max_wait_ms: the same for a turn without words (nobody spoke after a wake word); None waits for ever.
+    max_speculations: per turn; 0 makes it a single end-pointer, as do equal thresholds.
+    """
+
+    speculative_threshold: float = 0.5
+    final_threshold: float = 0.9
+    hysteresis: float = 0.1
+    max_silence_ms: float = 2_000.0
+    max_wait_ms: float | None = None
+    max_speculations: int = 2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.speculative_threshold <= self.final_threshold <= 1:
+            raise UserError("speculative_threshold, final_threshold: must rise and lie in (0, 1]")
+        if not 0 <= self.hysteresis < self.speculative_threshold:
+            raise UserError(
+                "hysteresis: must be at least 0 and below speculative_threshold, or no score takes back"
+            )
+        if not self.max_silence_ms > 0 or (self.max_wait_ms is not None and not self.max_wait_ms > 0):
+            raise UserError("max_silence_ms, max_wait_ms: must be above 0 ms")
+        if self.max_speculations < 0:
+            raise UserError(f"max_speculations: {self.max_speculations} must be at least 0")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided in `frame`. Equal (turn, revision) of a SPECULATIVE_END and a FINAL_END: the same words."""
+
+    kind: DecisionKind
+    turn: int
+    revision: int
+    frame: int
+
+    @property
+    def time_ms(self) -> int:
+        """The end of the frame: before it the score did not exist."""
+        return (self.frame + 1) * FRAME_MS
+
+
+@dataclass(frozen=True)
+class EndpointState:
+    """`turn` counts from 1. `revision` numbers what was last sent in this turn, 0 before anything was.
+
+    `frame`: the last one heard; `quiet_since_frame`: the last in which the words changed, or in which the turn before
+    ended; `speculating`: a speculation stands, neither taken back nor made final.
+    """
+
+    turn: int = 1
+    revision: int = 0
+    frame: int = -1
+    quiet_since_frame: int = -1
+    has_words: bool = False
+    speculating: bool = False
+    num_speculations: int = 0
+
+
+def initial_state(first_frame: int = 0) -> EndpointState:
+    """Before `first_frame`, the first that will be searched."""
+    return EndpointState(frame=first_frame - 1, quiet_since_frame=first_frame - 1)
+
+
+def step(
+    state: EndpointState, score: float, frame: int, words_changed: bool, config: EndpointConfig
+) -> tuple[EndpointState, list[Decision]]:
+    """Hear one frame: `score` in [0, 1] that the speaker has finished, `words_changed` since the frame before.
+
+    At most one decision of each kind, in the order REVISE, SPECULATIVE_END or FINAL_END. Frames may be left out, never
+    come back. Raises ValueError for a score outside [0, 1] (or no number) and for a frame that is not a later one.
+    """
+    if not 0 <= score <= 1:
+        raise ValueError(f"score: {score} must lie in [0, 1]")
+    if frame <= state.frame:
+        raise ValueError(f"frame: {frame} must come after {state.frame}")
+    state = dataclasses.replace(state, frame=frame)
+    decisions: list[Decision] = []
+    if words_changed:
+        state = dataclasses.replace(state, has_words=True, quiet_since_frame=frame)
+        if state.speculating:
+            state = _send(DecisionKind.REVISE, state, decisions)
+    # The final comes before the fall-back: when the silence ends a turn, its standing speculation was right.
+    if _is_final(state, score, config):
+        state = _send(DecisionKind.FINAL_END, state, decisions)
+    elif state.speculating:
+        if score < config.speculative_threshold - config.hysteresis:
+            state = _send(DecisionKind.REVISE, state, decisions)
+    elif _may_speculate(state, config) and score >= config.speculative_threshold:
+        state = _send(DecisionKind.SPECULATIVE_END, state, decisions)
+    return state, decisions
+
+
+def _is_final(state: EndpointState, score: float, config: EndpointConfig) -> bool:
+    silence_ms = (state.frame - state.quiet_since_frame) * FRAME_MS
+    if state.has_words:
+        return score >= config.final_threshold or silence_ms >= config.max_silence_ms
+    return config.max_wait_ms is not None and silence_ms >= config.max_wait_ms
+
+
+def _may_speculate(state: EndpointState, config: EndpointConfig) -> bool:
+    return state.has_words and state.num_speculations < config.max_speculations
+
+
+def _send(kind: DecisionKind, state: EndpointState, decisions: list[Decision]) -> EndpointState:
+    """Append the decision, return the state after it. A final keeps the number of the speculation that stands."""
+    is_speculation, is_final = kind == DecisionKind.SPECULATIVE_END, kind == DecisionKind.FINAL_END
+    revision = state.revision + (not (is_final and state.speculating))
+    decisions.append(Decision(kind, state.turn, revision, state.frame))
+    if is_final:
+        return EndpointState(turn=state.turn + 1, frame=state.frame, quiet_since_frame=state.frame)
+    return dataclasses.replace(
+        state,
+        revision=revision,
+        speculating=is_speculation,
+        num_speculations=state.num_speculations + is_speculation,
+    )

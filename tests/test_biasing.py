@@ -1,0 +1,237 @@
+"""The bias trie against its definition and by hand; U-WER, B-WER and false accepts by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.decoding.biasing import MAX_TOKEN, BiasGroup, BiasTrie
+from pipeline.errors import UserError
+from pipeline.evaluation import biased_wer, intervals, wer
+from tests.reference_biasing import earned, with_prefixes
+
+TOKENS = st.lists(st.integers(1, 3), min_size=1, max_size=5)
+# Quarters add up exactly in binary, so that "nets 0" can be asked for with ==.
+SCORES = st.integers(0, 12).map(lambda quarters: quarters / 4)
+PHRASES = st.lists(st.tuples(TOKENS, SCORES), max_size=7)
+PREFIXES = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=2), max_size=3)
+SEQUENCE = st.lists(st.integers(0, 4), max_size=14)  # 0 is blank, 4 is in no phrase
+A, B, C, D, X = 1, 2, 3, 4, 9
+
+
+def bonuses(trie, sequence):
+    """The bonus of each step and, last, of `final`."""
+    node, paid = trie.start(), []
+    for token in sequence:
+        node, bonus = trie.step(node, token)
+        paid.append(bonus)
+    return [*paid, trie.final(node)]
+
+
+def total(trie, sequence):
+    return sum(bonuses(trie, sequence))
+
+
+def spoken(sequence):
+    return tuple(token for token in sequence if token != 0)
+
+
+@given(PHRASES, SEQUENCE)
+@settings(max_examples=400, deadline=None)
+def test_a_sequence_earns_what_the_definition_says(phrases, sequence):
+    assert total(BiasTrie.build(phrases), sequence) == earned(spoken(sequence), with_prefixes(phrases))
+
+
+@given(PHRASES, PREFIXES, PHRASES, SEQUENCE)
+@settings(max_examples=400, deadline=None)
+def test_groups_with_activation_prefixes_earn_what_the_definition_says(phrases, prefixes, others, sequence):
+    trie = BiasTrie.from_groups([BiasGroup(phrases, prefixes), BiasGroup(others)])
+    worths = with_prefixes(phrases, prefixes) + with_prefixes(others)
+    assert total(trie, sequence) == earned(spoken(sequence), worths)
+    if not others:
+        assert total(BiasTrie.build(phrases, prefixes), sequence) == total(trie, sequence)
+
+
+@given(PHRASES, st.floats(0.01, 10), SEQUENCE)
+@settings(max_examples=100, deadline=None)
+def test_scores_that_are_not_round_leave_only_rounding(phrases, factor, sequence):
+    phrases = [(tokens, factor * score) for tokens, score in phrases]
+    expected = earned(spoken(sequence), with_prefixes(phrases))
+    assert total(BiasTrie.build(phrases), sequence) == pytest.approx(expected, abs=1e-9)
+
+
+@given(PHRASES, SEQUENCE, SEQUENCE)
+@settings(max_examples=200, deadline=None)
+def test_a_completed_phrase_keeps_its_bonus_and_other_phrases_never_lower_it(phrases, before, after):
+    trie = BiasTrie.build(phrases)
+    for tokens, score in phrases:
+        assert total(trie, [*before, *tokens, *after]) >= score * len(tokens)
+        assert total(trie, before) >= total(BiasTrie.build([(tokens, score)]), before)
+
+
+@given(PHRASES, SEQUENCE)
+@settings(max_examples=200, deadline=None)
+def test_the_state_is_a_function_of_the_longest_suffix_that_is_alive(phrases, sequence):
+    trie = BiasTrie.build(phrases)
+    sequence = list(spoken(sequence))
+    alive = {tuple(tokens[:length]) for tokens, _ in phrases for length in range(len(tokens) + 1)} | {()}
+    suffix = next(sequence[i:] for i in range(len(sequence) + 1) if tuple(sequence[i:]) in alive)
+
+    def state(tokens):
+        node = trie.start()
+        for token in tokens:
+            node, _ = trie.step(node, token)
+        return node
+
+    assert state(sequence) == state(suffix)
+    assert trie.num_nodes == len(alive)
+
+
+@given(PHRASES, PREFIXES, st.lists(st.tuples(st.integers(0, 99), st.integers(0, 6)), max_size=20))
+@settings(max_examples=200, deadline=None)
+def test_many_steps_are_the_single_steps(phrases, prefixes, pairs):
+    trie = BiasTrie.build(phrases, prefixes)
+    nodes_K = np.array([node % trie.num_nodes for node, _ in pairs], dtype=np.int64)
+    tokens_K = np.array([token for _, token in pairs], dtype=np.int64)
+    next_K, bonus_K = trie.step_many(nodes_K, tokens_K)
+    singly = [trie.step(int(node), int(token)) for node, token in zip(nodes_K, tokens_K, strict=True)]
+    assert list(zip(next_K.tolist(), bonus_K.tolist(), strict=True)) == singly
+
+
+def test_many_steps_broadcast_to_all_continuations():
+    trie = BiasTrie.build([([A, B], 1.0), ([B, C, A], 2.0)])
+    nodes_K1, tokens_V = np.arange(trie.num_nodes)[:, None], np.arange(6)
+    next_KV, bonus_KV = trie.step_many(nodes_K1, tokens_V)
+    assert next_KV.shape == bonus_KV.shape == (trie.num_nodes, 6)
+    assert (int(next_KV[1, 2]), float(bonus_KV[1, 2])) == trie.step(1, 2)
+
+
+def test_bonuses_by_hand():
+    trie = BiasTrie.build([([A, B, C], 1.0)])
+    assert bonuses(trie, [A, B, C]) == [1, 1, 1, 0]
+    assert bonuses(trie, [A, B, X]) == [1, 1, -2, 0]
+    assert bonuses(trie, [A, B]) == [1, 1, -2]
+    assert bonuses(trie, [A, A, B, C]) == [1, 0, 1, 1, 0]  # the second A begins again
+    assert bonuses(trie, [A, 0, B, 0, C, X]) == [1, 0, 1, 0, 1, 0, 0]  # blank waits
+
+
+def test_nested_phrases_are_paid_once_and_overlapping_ones_both():
+    first, last, full = ([A], 1.0), ([B], 1.0), ([A, B], 1.0)
+    assert bonuses(BiasTrie.build([first, last, full]), [A, B]) == [1, 1, 0]
+    assert total(BiasTrie.build([([A, B], 1.0), ([B, C], 1.0)]), [A, B, C]) == 4
+    assert (
+        total(BiasTrie.build([([B], 5.0), ([A, B], 1.0)]), [A, B]) == 5
+    )  # the longer one takes nothing away
+
+
+def test_of_duplicates_the_larger_score_wins():
+    for scores in ((1.0, 2.0), (2.0, 1.0)):
+        trie = BiasTrie.build([([A, B], score) for score in scores])
+        assert bonuses(trie, [A, B]) == [2, 2, 0]
+
+
+def test_phrases_after_a_prefix_earn_nothing_elsewhere_and_the_prefix_itself_nothing():
+    trie = BiasTrie.build([([C, D], 1.0)], prefixes=[[A], [A, B]])
+    assert bonuses(trie, [C, D]) == [0, 0, 0]
+    assert bonuses(trie, [A, C, D]) == [0, 1, 1, 0]
+    assert bonuses(trie, [X, A, B, C, D]) == [0, 0, 0, 1, 1, 0]
+    assert bonuses(trie, [A, B, C, A, C]) == [0, 0, 1, -1, 1, -1]
+    assert bonuses(trie, [A, X, C, D]) == [0, 0, 0, 0, 0]
+
+
+def test_no_phrases_never_pay():
+    trie = BiasTrie.build([])
+    assert bonuses(trie, [A, 0, X]) == [0, 0, 0, 0]
+    assert BiasTrie.build([], prefixes=[[A]]).num_nodes == 1
+
+
+@pytest.mark.parametrize(
+    "phrases, prefixes, message",
+    [
+        ([([A], 1.0), ([], 1.0)], [], "bias phrase 1 is empty"),
+        ([([A], 1.0)], [[B], []], "activation prefix 1 is empty"),
+        ([([A], float("nan"))], [], "bias phrase 0 has score nan"),
+        ([([A], 1.0), ([A, B], float("inf"))], [], "bias phrase 1 has score inf"),
+        ([([A], -1.0)], [], "0 or more"),
+        ([([A, B], 1.0), ([A, 0], 1.0), ([B], 1.0)], [], "bias phrase 1 has token 0"),
+        ([([A], 1.0), ([MAX_TOKEN], 1.0)], [], "bias phrase 1 has token"),
+        ([([A], 1.0)], [[B, -1]], "activation prefix 0 has token -1"),
+    ],
+)
+def test_phrases_that_cannot_be_boosted_are_refused_in_one_sentence(phrases, prefixes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        BiasTrie.build(phrases, prefixes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "reference, hypothesis, bias, expected",
+    [  # expected: u_words, u_errors, b_words, b_errors, false_accepts
+        ("call anna now", "call anna now", ["anna", "ivo"], (2, 0, 1, 0, 0)),
+        ("call anna now", "call hannah now", ["anna", "ivo"], (2, 0, 1, 1, 0)),
+        ("call anna now", "call now", ["anna"], (2, 0, 1, 1, 0)),
+        ("call anna now", "call ivo now", ["anna", "ivo"], (2, 0, 1, 1, 1)),
+        ("call me now", "call ivo now", ["anna", "ivo"], (3, 1, 0, 0, 1)),
+        ("call anna", "call anna ivo", ["anna", "ivo"], (1, 0, 1, 1, 1)),
+        ("call anna", "call anna please", ["anna", "ivo"], (1, 1, 1, 0, 0)),
+        ("call anna", "call anna anna", ["anna"], (1, 0, 1, 1, 0)),
+        ("Call Anna Smith!", "call anna smith", ["Anna SMITH"], (1, 0, 2, 0, 0)),
+        ("", "ivo", ["ivo"], (0, 0, 0, 1, 1)),
+        ("call anna", "", [], (2, 2, 0, 0, 0)),
+    ],
+)
+def test_errors_fall_on_the_right_side(reference, hypothesis, bias, expected):
+    counts = biased_wer.count_biased_errors(reference, hypothesis, bias)
+    names = ("u_words", "u_errors", "b_words", "b_errors", "false_accepts")
+    assert tuple(counts[name] for name in names) == expected
+
+
+WORDS = st.lists(st.sampled_from(["call", "mum", "now", "o'neill", "años"]), max_size=8).map(" ".join)
+
+
+@given(WORDS, WORDS, st.sets(st.sampled_from(["mum", "o'neill", "ivo"])))
+@settings(max_examples=100, deadline=None)
+def test_the_two_sides_make_up_the_wer(reference, hypothesis, bias):
+    counts = biased_wer.count_biased_errors(reference, hypothesis, bias)
+    whole = wer.count_errors(reference, hypothesis)
+    assert counts["u_words"] + counts["b_words"] == counts["words"] == whole["words"]
+    assert counts["u_errors"] + counts["b_errors"] == whole["S"] + whole["D"] + whole["I"]
+    assert counts["false_accepts"] <= len(hypothesis.split())
+
+
+def small_table():
+    said = [
+        ("call anna now", "call hannah now"),
+        ("call ivo", "call ivo"),
+        ("stop it now please", "stop ivo now please"),
+        ("go", "go"),
+    ]
+    return pd.DataFrame(
+        [
+            {"id": f"u{i}", "speaker": f"s{i % 3}", "reference": left, "hypothesis": right}
+            for i, (left, right) in enumerate(said)
+        ]
+    )
+
+
+def test_rates_by_hand_with_intervals_over_speakers():
+    lists = {"u0": ["anna"], "u1": ["ivo"], "u2": ["ivo"], "u3": []}
+    table = biased_wer.with_biased_counts(small_table(), lists)
+    rates = biased_wer.biased_wer(table, seed=3, replicates=200)
+    assert rates["b_wer"].value == 50.0
+    assert rates["u_wer"].value == 100 * 1 / 8
+    assert rates["false_accepts"].value == 1000 * 1 / 10
+    assert all(rate.low <= rate.value <= rate.high for rate in rates.values())
+    assert rates == biased_wer.biased_wer(table, seed=3, replicates=200)
+    unbiased = biased_wer.as_wer_table(table, "u_wer")
+    assert rates["u_wer"] == intervals.wer_interval(unbiased, seed=3, replicates=200)
+    difference = intervals.paired_difference(unbiased, unbiased, seed=3, replicates=50)
+    assert difference["absolute"].value == 0.0
+
+
+def test_without_biased_words_there_is_no_b_wer_and_without_a_list_an_error():
+    table = biased_wer.with_biased_counts(small_table(), {f"u{i}": ["otto"] for i in range(4)})
+    assert set(biased_wer.biased_wer(table, seed=0, replicates=20)) == {"u_wer", "false_accepts"}
+    with pytest.raises(KeyError):
+        biased_wer.with_biased_counts(small_table(), {"u0": []})

@@ -1,0 +1,422 @@
+"""The end of a turn: what the end-pointer may say, what a listener makes of a lossy line, what the numbers mean."""
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from pipeline.decoding.endpoint_model import EndpointModel, EndpointModelConfig, pause_features
+from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig, initial_state, step
+from pipeline.errors import UserError
+from pipeline.evaluation import endpointing
+from pipeline.evaluation.endpointing import Outcome, Track
+from pipeline.runtime.events import FinalEnd, Partial, Revise, SpeculativeEnd, events_of
+from pipeline.runtime.speculation import MEMORY_TURNS, ActionKind, Ledger, close, deliver
+
+CONFIG = EndpointConfig(0.5, 0.9, hysteresis=0.1, max_silence_ms=800, max_wait_ms=1600, max_speculations=3)
+SCORES = st.sampled_from([0.0, 0.39, 0.4, 0.49, 0.5, 0.7, 0.89, 0.9, 1.0]) | st.floats(0, 1)
+
+
+def heard(scores, changed, config=CONFIG):
+    """(kind, turn, revision, frame) of every decision over a list of scores and changes of words."""
+    state, said = initial_state(), []
+    for frame, (score, change) in enumerate(zip(scores, changed, strict=True)):
+        state, decisions = step(state, score, frame, bool(change), config)
+        said += [(decision.kind.value, decision.turn, decision.revision, frame) for decision in decisions]
+    return said
+
+
+@pytest.mark.parametrize(
+    ("scores", "changed", "expected"),
+    [
+        ([0.6, 1.0], [0, 0], []),  # no words, no end
+        ([0.1, 0.6, 0.6, 0.9], [1, 0, 0, 0], [("speculative_end", 1, 1, 1), ("final_end", 1, 1, 3)]),
+        ([0.1, 0.95], [1, 0], [("final_end", 1, 1, 1)]),  # over both at once: nothing to speculate on
+        ([0.6, 0.45, 0.39], [1, 0, 0], [("speculative_end", 1, 1, 0), ("revise", 1, 2, 2)]),  # hysteresis
+        ([0.6, 0.95], [1, 1], [("speculative_end", 1, 1, 0), ("revise", 1, 2, 1), ("final_end", 1, 3, 1)]),
+        (
+            [0.6, 0.6],
+            [1, 1],
+            [("speculative_end", 1, 1, 0), ("revise", 1, 2, 1), ("speculative_end", 1, 3, 1)],
+        ),
+        ([0.1] * 11, [1] + [0] * 10, [("final_end", 1, 1, 10)]),  # 800 ms of silence
+        (
+            [0.6] + [0.1] * 10,
+            [1] + [0] * 10,
+            [("speculative_end", 1, 1, 0), ("revise", 1, 2, 1), ("final_end", 1, 3, 10)],
+        ),
+        ([0.6] * 11, [1] + [0] * 10, [("speculative_end", 1, 1, 0), ("final_end", 1, 1, 10)]),
+        ([0.9] * 20, [0] * 20, [("final_end", 1, 1, 19)]),  # nobody spoke for 1.6 s
+        ([0.9, 0.9, 0.9], [1, 0, 1], [("final_end", 1, 1, 0), ("final_end", 2, 1, 2)]),
+    ],
+)  # fmt: skip
+def test_decisions_on_hand_made_scores(scores, changed, expected):
+    assert heard(scores, changed) == expected
+
+
+def test_speculations_are_capped_and_can_be_forbidden():
+    scores, changed = [0.6, 0.0] * 6 + [1.0], [1] + [0] * 12
+    for cap in (0, 1, 2, 6):
+        config = dataclasses.replace(CONFIG, max_speculations=cap, max_silence_ms=4_000)
+        said = Counter(kind for kind, *_ in heard(scores, changed, config))
+        assert said["speculative_end"] == said["revise"] == cap and said["final_end"] == 1
+
+
+def test_impossible_scores_frames_and_configs_are_errors():
+    for score in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="score"):
+            step(initial_state(), score, 0, False, CONFIG)
+    with pytest.raises(ValueError, match="frame"):
+        step(initial_state(7), 0.1, 6, False, CONFIG)
+    for wrong in (
+        {"speculative_threshold": 0.95},
+        {"speculative_threshold": 0.0},
+        {"final_threshold": 1.5},
+        {"hysteresis": 0.5},
+        {"hysteresis": -0.1},
+        {"max_silence_ms": 0.0},
+        {"max_wait_ms": -1.0},
+        {"max_speculations": -1},
+    ):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            dataclasses.replace(CONFIG, **wrong)
+
+
+class LossyLine(RuleBasedStateMachine):
+    """An end-pointer, a line that loses, doubles and delays, and the listener's ledger behind it.
+
+    What is checked here keeps its own plain records and never asks the code under test for its state.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.state, self.frame, self.num_changes = initial_state(), -1, 0
+        self.standing, self.sent, self.line = None, [], []
+        self.turn, self.revision = 1, 0  # what a Partial carries
+        self.ledger, self.arrived, self.actions = Ledger(), [], []
+
+    @rule(score=SCORES, changed=st.booleans(), skipped=st.sampled_from([0, 0, 0, 2, 11]))
+    def hear(self, score, changed, skipped):
+        self.frame += 1 + skipped
+        self.num_changes += changed
+        self.state, decisions = step(self.state, score, self.frame, changed, CONFIG)
+        text, lattice = f"words {self.num_changes}", object()
+        events, self.standing = events_of(decisions, text, lattice, self.standing)
+        events.insert(0, Partial(self.turn, self.revision, (self.frame + 1) * FRAME_MS, text))
+        self.sent += events
+        self.line += events
+        for event in events[1:]:
+            self.turn = event.turn + isinstance(event, FinalEnd)
+            self.revision = 0 if isinstance(event, FinalEnd) else event.revision
+
+    @precondition(lambda self: self.line)
+    @rule(data=st.data(), doubled=st.booleans())
+    def arrive(self, data, doubled):
+        at = data.draw(st.integers(0, len(self.line) - 1))
+        self.take(self.line[at] if doubled else self.line.pop(at))
+
+    @precondition(lambda self: self.line)
+    @rule()
+    def arrive_in_order(self):
+        while self.line:
+            self.take(self.line.pop(0))
+
+    @precondition(lambda self: self.line)
+    @rule(data=st.data())
+    def lose(self, data):
+        self.line.pop(data.draw(st.integers(0, len(self.line) - 1)))
+
+    @rule()
+    def give_up_waiting(self):
+        self.ledger, actions = close(self.ledger)
+        self.actions += actions
+
+    def take(self, event):
+        known = event in self.arrived
+        self.arrived.append(event)
+        self.ledger, actions = deliver(self.ledger, event)
+        assert not (known and actions), "a doubled event acts again"
+        self.actions += actions
+        latest = max((event.turn, event.revision) for event in self.arrived)
+        assert all((a.turn, a.revision) == latest for a in actions if a.kind == ActionKind.START), "stale"
+        done = self.keys(ActionKind.ADOPT) + self.keys(ActionKind.CANCEL)
+        open_keys = [key for key in self.keys(ActionKind.START) if key not in done]
+        assert len(open_keys) <= 1
+        newest = max(event.turn for event in self.arrived)
+        finals = {event.turn for event in self.arrived if isinstance(event, FinalEnd)}
+        assert all(turn == newest and turn not in finals for turn, _ in open_keys), "orphaned work"
+
+    def keys(self, kind):
+        return [(action.turn, action.revision) for action in self.actions if action.kind == kind]
+
+    @invariant()
+    def events_of_a_turn_fit_together(self):
+        ends = [event for event in self.sent if not isinstance(event, Partial)]
+        assert [e.turn for e in ends if isinstance(e, FinalEnd)] == list(
+            range(1, 1 + sum(isinstance(e, FinalEnd) for e in ends))
+        )
+        last, spoken, numbers = None, Counter(), []
+        for event in ends:
+            numbers.append((event.turn, event.revision))
+            if isinstance(event, SpeculativeEnd):
+                assert last is None, "a second speculation without a Revise"
+                last = event
+                spoken[event.turn] += 1
+            elif isinstance(event, Revise):
+                assert last is not None and last.turn == event.turn and event.reset
+                last = None
+            else:
+                if last is not None:
+                    assert (event.turn, event.revision) == (last.turn, last.revision)
+                    assert event.text == last.text and event.lattice is last.lattice
+                last = None
+        assert numbers == sorted(numbers)
+        assert all(count <= CONFIG.max_speculations for count in spoken.values())
+
+    @invariant()
+    def work_is_settled_once_and_finals_are_acted_upon_once(self):
+        started, adopted, cancelled, run = (self.keys(kind) for kind in ActionKind)
+        assert len(set(started)) == len(started)
+        assert not Counter(adopted + cancelled) - Counter(started)
+        order = [(a.turn, a.revision, a.kind) for a in self.actions]
+        assert all(
+            order.index((*key, ActionKind.START)) < order.index((*key, ActionKind.ADOPT)) for key in adopted
+        )
+        finals = {event.turn: event for event in self.arrived if isinstance(event, FinalEnd)}
+        assert sorted(turn for turn, _ in adopted + run) == sorted(finals)
+        texts = {(e.turn, e.revision): e.text for e in self.arrived if isinstance(e, SpeculativeEnd)}
+        assert all(texts[key] == finals[key[0]].text for key in adopted)
+
+    def teardown(self):
+        while self.line:
+            self.take(self.line.pop())
+        self.give_up_waiting()
+        started, adopted, cancelled, _ = (self.keys(kind) for kind in ActionKind)
+        assert Counter(started) == Counter(adopted + cancelled)
+
+
+TestLossyLine = LossyLine.TestCase
+TestLossyLine.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+
+
+def test_late_speculations_start_nothing():
+    speculation, revise = SpeculativeEnd(1, 1, 80, "a"), Revise(1, 2, 160, "a b")
+    for later in (revise, Partial(1, 2, 240, "a b"), FinalEnd(1, 1, 240, "a"), Partial(2, 0, 400, "")):
+        ledger, _ = deliver(Ledger(), later)
+        assert deliver(ledger, speculation)[1] == []
+        ledger, actions = deliver(Ledger(), speculation)
+        assert [action.kind for action in actions] == [ActionKind.START]
+        kind = ActionKind.ADOPT if isinstance(later, FinalEnd) else ActionKind.CANCEL
+        assert [action.kind for action in deliver(ledger, later)[1]] == [kind]
+
+
+def test_a_final_that_comes_too_late_to_be_told_from_its_double_is_dropped():
+    ledger, actions = deliver(Ledger(), FinalEnd(1, 1, 0, ""))
+    assert [action.kind for action in actions] == [ActionKind.RUN]
+    ledger, _ = deliver(ledger, Partial(1 + MEMORY_TURNS, 0, 0, ""))
+    assert deliver(ledger, FinalEnd(1, 1, 0, ""))[1] == []
+    assert [a.turn for a in deliver(ledger, FinalEnd(2, 1, 0, ""))[1]] == [2]
+    for turn in range(2, 500):
+        ledger, _ = deliver(ledger, FinalEnd(turn, 1, 0, ""))
+    assert len(ledger.finished) <= MEMORY_TURNS
+
+
+def ramp(end_frame, rise, num_frames=60, start=1, bump=None):
+    """Words until `end_frame`, then a score that rises by `rise` a frame; `bump`: (frame, score) amid speech."""
+    t_T = np.arange(num_frames)
+    score_T = np.clip((t_T - end_frame) * rise, 0.0, 0.99)
+    if bump:
+        score_T[bump[0]] = bump[1]
+    changed_T = (t_T >= start) & (t_T <= end_frame)
+    return Track(score_T, changed_T, (end_frame + 1.0) * FRAME_MS)
+
+
+def test_measures_on_hand_made_outcomes():
+    outcomes = [
+        Outcome(1000, 1400, (1200.0,), 1200.0, True),
+        Outcome(1000, 1600, (1100.0, 1300.0), 1300.0, False),
+        Outcome(1000, 950, (), None, None),  # an early cut, within 100 ms
+        Outcome(1000, 500, (400.0,), 400.0, True),  # an early cut
+        Outcome(1000, None, (1100.0,), None, None),  # never ended
+    ]
+    assert endpointing.latency_percentiles(outcomes) == pytest.approx(
+        {"ep50_ms": 500, "ep90_ms": 580, "ep99_ms": 598}
+    )
+    assert endpointing.early_cut_rate(outcomes) == 2 / 5
+    assert endpointing.early_cut_rate(outcomes, 100) == 1 / 5
+    assert endpointing.gaps_ms(outcomes).tolist() == [200, 300, 100]
+    assert endpointing.revision_rate(outcomes) == pytest.approx(1 / 3)
+    assert endpointing.measured_saving_ms(outcomes, 250) == pytest.approx((200 + 250 + 0 + 100) / 4)
+    assert endpointing.net_saving_ms(0.1, 200, 150) == pytest.approx(135)
+    assert endpointing.net_saving_ms(0.1, 200, 900) == pytest.approx(180)
+    assert endpointing.latency_percentiles([]) == {} and endpointing.early_cut_rate([]) == 0
+
+
+def test_report_on_hand_made_tracks():
+    """Scores 0.1, 0.2 … after the end: 0.5 comes 400 ms and 0.9 comes 720 ms late; one track is cut by a bump."""
+    tracks = [ramp(10 + k, 0.1001) for k in range(9)] + [ramp(20, 0.1001, bump=(5, 0.95))]
+    config = EndpointConfig(0.5, 0.9, max_silence_ms=4_000)
+    found = endpointing.report(tracks, config, downstream_ms=250)
+    expected = {
+        "ep50_ms": 720, "ep90_ms": 720, "ep99_ms": 720, "early_cut_rate": 0.1, "early_cut_100ms_rate": 0.1,
+        "no_fire_rate": 0, "speculations_per_utterance": 0.9, "adopted_rate": 0.9, "revision_rate": 0,
+        "gap_ms": 320, "gap_ms/q25": 320, "gap_ms/q75": 320, "gap_iqr_ms": 0, "net_saving_ms": 250,
+        "measured_saving_ms": 225, "start50_ms": 400, "early_cut_single": 0.1,
+    }  # fmt: skip
+    assert found == pytest.approx(expected)
+    assert not {"ep50_ms", "gap_ms", "start50_ms"} & set(
+        endpointing.report([ramp(40, 0.0)], config, downstream_ms=250)
+    )
+
+
+def test_a_second_threshold_is_as_fast_and_cuts_fewer():
+    """Pauses amid speech that reach 0.6: a single end-pointer at the speculative speed would cut at all of them."""
+    paused = [ramp(20 + k, 0.1001, bump=(9, 0.6)) for k in range(5)]
+    tracks = [ramp(10 + k, 0.1001) for k in range(5)] + paused
+    found = endpointing.report(tracks, EndpointConfig(0.5, 0.9, max_silence_ms=4_000), downstream_ms=250)
+    assert found["early_cut_rate"] == 0 and found["early_cut_single"] == 0.5
+    assert found["revision_rate"] == 0.5 and found["speculations_per_utterance"] == 1.5
+
+
+def drawn_tracks(seed, num=60):
+    drawn = np.random.default_rng(seed)
+    tracks = []
+    for _ in range(num):
+        end = int(drawn.integers(8, 30))
+        bump = (int(drawn.integers(2, end + 1)), float(drawn.beta(2, 2)))  # also as the speech just ends
+        track = ramp(end, float(drawn.uniform(0.03, 0.3)), bump=bump)
+        noise_T = drawn.normal(0, 0.02, len(track.score_T))
+        changed_T = track.changed_T & (drawn.random(len(track.score_T)) < 0.4)
+        end_ms = track.speech_end_ms - drawn.choice([0, 0, 1, 40])
+        tracks.append(Track(np.clip(track.score_T + noise_T, 0, 1), changed_T, end_ms))
+    return tracks
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**20), st.sampled_from([0.0, 0.02, 0.1, 0.3, 1.0]))
+def test_the_final_threshold_is_the_lowest_that_keeps_its_constraint(seed, max_early_cut):
+    tracks = drawn_tracks(seed)
+    config = EndpointConfig(max_silence_ms=4_000)
+    chosen = endpointing.choose_final(tracks, max_early_cut, config)
+
+    def cuts(threshold):
+        both = endpointing.with_thresholds(config, threshold, threshold)
+        return endpointing.early_cut_rate([endpointing.run(track, both) for track in tracks])
+
+    assert cuts(chosen) <= max_early_cut
+    if chosen > endpointing.RESOLUTION:
+        assert cuts(chosen - endpointing.RESOLUTION) > max_early_cut
+
+
+def test_the_speculative_threshold_comes_nearest_to_its_gap():
+    tracks, config = drawn_tracks(3), EndpointConfig(max_silence_ms=4_000)
+    final = endpointing.choose_final(tracks, 0.02, config)
+    chosen = endpointing.choose_speculative(tracks, final, 200, config)
+    assert chosen < final
+
+    def miss_ms(threshold):
+        both = endpointing.with_thresholds(config, threshold, final)
+        gaps = endpointing.gaps_ms([endpointing.run(track, both) for track in tracks])
+        return abs(np.median(gaps) - 200) if len(gaps) else np.inf
+
+    assert miss_ms(chosen) <= 40
+    assert miss_ms(chosen) <= min(miss_ms(t) for t in np.linspace(0.05, final, 12, endpoint=False))
+
+
+def test_of_two_thresholds_equally_far_from_the_gap_the_surer_is_taken():
+    """Scores 0.1, 0.2 … a frame: 0.6 comes 240 ms before 0.9, 0.7 comes 160 ms before."""
+    tracks = [ramp(10 + k, 0.1001) for k in range(5)]
+    assert endpointing.choose_speculative(tracks, 0.9, 200) == pytest.approx(0.7007, abs=1e-5)
+
+
+def test_choices_that_cannot_be_made_are_clear_errors():
+    with pytest.raises(UserError, match="max_early_cut"):
+        endpointing.choose_final([ramp(10, 0.1, bump=(5, 1.0))], 0.02)
+    with pytest.raises(UserError, match="max_early_cut"):  # a pause longer than the silence that ends a turn
+        pause = ramp(50, 0.1)
+        endpointing.choose_final([Track(pause.score_T, np.arange(60) == 2, pause.speech_end_ms)], 0.02)
+    with pytest.raises(UserError, match="tracks"):
+        endpointing.choose_final([])
+    with pytest.raises(UserError, match="final"):
+        endpointing.choose_speculative([ramp(10, 0.0)], 0.9)
+    with pytest.raises(ValueError, match="score_T"):
+        Track(np.zeros(3), np.zeros(4, bool), 10.0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**20), st.sampled_from([240.0, 1600.0]), st.sampled_from([None, 160.0]))
+def test_all_thresholds_at_once_equal_the_state_machine(seed, max_silence_ms, max_wait_ms):
+    config = EndpointConfig(max_silence_ms=max_silence_ms, max_wait_ms=max_wait_ms)
+    threshold_C = np.linspace(0.05, 1.0, 9)
+    for track in drawn_tracks(seed, 6):
+        slow = [
+            endpointing.run(track, endpointing.with_thresholds(config, t, t)).final_ms for t in threshold_C
+        ]
+        fast = endpointing._fire_ms(track, threshold_C, config)
+        assert [np.inf if ms is None else ms for ms in slow] == fast.tolist()
+
+
+def test_pause_features_by_hand():
+    blank_T = np.array([1.0, 0.0, 0.5, 1.0, 1.0, 1.0, 1.0])
+    pause_TD = pause_features([1, 1, 2], [True, False, True], blank_T)
+    assert pause_TD[:, 0].tolist() == [1, 0, 0, 1, 2, 3, 4]
+    assert np.allclose(pause_TD[:, 1], [1, 0.5, 0.5, 0.625, 0.7, 0.7, 0.9])  # five frames at most
+    assert pause_TD[:, 2].tolist() == [0, 1, 1, 1, 1, 1, 1]
+    assert pause_TD[:, 3].tolist() == [0, 1, 2, 2, 2, 2, 2]
+    for until in range(8):  # causal
+        known = [(frame, begins) for frame, begins in ((1, True), (1, False), (2, True)) if frame < until]
+        early_TD = pause_features([frame for frame, _ in known], [b for _, b in known], blank_T[:until])
+        assert np.array_equal(early_TD, pause_TD[:until])
+    with pytest.raises(ValueError, match="must lie in"):
+        pause_features([7], [True], blank_T)
+    with pytest.raises(ValueError, match="word beginnings"):
+        pause_features([1], [], blank_T)
+
+
+@settings(max_examples=25, deadline=None)
+@given(cuts=st.lists(st.integers(0, 23), max_size=8))
+def test_a_streamed_score_equals_the_whole_however_frames_are_cut(cuts):
+    torch.manual_seed(0)
+    model = EndpointModel(EndpointModelConfig(encoder_width=24)).eval()
+    encoded_BTD = torch.randn(3, 23, 24)
+    pause_BTD = torch.rand(3, 23, 4) * 9
+    with torch.no_grad():
+        whole_BT, state, parts = model(encoded_BTD, pause_BTD), model.initial_state(3), []
+        borders = [0, *sorted(cuts), 23]
+        for start, end in zip(borders[:-1], borders[1:], strict=True):
+            kept = state.clone()
+            logit_BT, state_after = model.step(encoded_BTD[:, start:end], pause_BTD[:, start:end], state)
+            assert torch.equal(state, kept)
+            state = state_after
+            parts.append(logit_BT)
+    assert torch.allclose(torch.cat(parts, 1), whole_BT, atol=1e-6)
+
+
+@pytest.mark.parametrize(("width", "num_weights"), [(128, 3905), (320, 6977)])
+def test_the_model_is_tiny(width, num_weights):
+    model = EndpointModel(EndpointModelConfig(width))
+    assert sum(parameter.numel() for parameter in model.parameters()) == num_weights < 10_000
+
+
+def test_the_model_learns_a_silence_of_five_frames():
+    torch.manual_seed(0)
+    model = EndpointModel(EndpointModelConfig(encoder_width=8))
+    ends_B = torch.randint(3, 15, (32,))
+    t_T = torch.arange(30)
+    since_BT = (t_T - ends_B[:, None]).clamp_min(0).float()
+    pause_BTD = torch.stack([since_BT, (since_BT > 0).float(), torch.ones(32, 30), torch.ones(32, 30)], -1)
+    target_BT = (since_BT >= 5).float()
+    encoded_BTD = torch.randn(32, 30, 8)
+    optimizer = torch.optim.Adam(model.parameters(), 0.02)
+    for _ in range(80):
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(model(encoded_BTD, pause_BTD), target_BT)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1
+    assert all(parameter.grad is not None for parameter in model.parameters())
