@@ -53,7 +53,7 @@ def test_groups_with_activation_prefixes_earn_what_the_definition_says(phrases, 
         assert total(BiasTrie.build(phrases, prefixes), sequence) == total(trie, sequence)
 
 
-@given(PHRASES, st.floats(0.01, 10), SEQUENCE)
+@given(PHRASES, st.floats(0.01, 10, allow_subnormal=False), SEQUENCE)
 @settings(max_examples=100, deadline=None)
 def test_scores_that_are_not_round_leave_only_rounding(phrases, factor, sequence):
     phrases = [(tokens, factor * score) for tokens, score in phrases]

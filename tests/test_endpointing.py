@@ -19,7 +19,9 @@ from pipeline.runtime.events import FinalEnd, Partial, Revise, SpeculativeEnd, e
 from pipeline.runtime.speculation import MEMORY_TURNS, ActionKind, Ledger, close, deliver
 
 CONFIG = EndpointConfig(0.5, 0.9, hysteresis=0.1, max_silence_ms=800, max_wait_ms=1600, max_speculations=3)
-SCORES = st.sampled_from([0.0, 0.39, 0.4, 0.49, 0.5, 0.7, 0.89, 0.9, 1.0]) | st.floats(0, 1)
+SCORES = st.sampled_from([0.0, 0.39, 0.4, 0.49, 0.5, 0.7, 0.89, 0.9, 1.0]) | st.floats(
+    0, 1, allow_subnormal=False
+)
 
 
 def heard(scores, changed, config=CONFIG):

@@ -177,7 +177,8 @@ def test_limits_that_make_no_sense():
             BeamConfig(**limits)
 
 
-SCORES = st.floats(-200, 20).map(lambda score: round(score, 3))
+# No subnormal numbers: training flushes them, and hypothesis asks for a processor that has them.
+SCORES = st.floats(-200, 20, allow_subnormal=False).map(lambda score: round(score, 3))
 WORDS = ["lamp", "on", "off", "héllo", 'a"b', "c\\d", "x<y&z", "ok'"]
 
 
@@ -222,7 +223,7 @@ def test_oracle_against_enumeration(lattice, reference):
 
 
 @settings(max_examples=60, deadline=None)
-@given(lattice=lattices(), beam=st.floats(0, 100), max_arcs=st.integers(0, 12))
+@given(lattice=lattices(), beam=st.floats(0, 100, allow_subnormal=False), max_arcs=st.integers(0, 12))
 def test_posteriors_and_pruning_against_enumeration(lattice, beam, max_arcs):
     paths = slow.all_paths(lattice)
     best = max(map(slow.path_score, paths))
