@@ -185,11 +185,17 @@ class SpeechDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         if self._train_loader is None:
-            options = {"phones": self.phones, "labels": self.labels, "targets": self.targets}
             self._train_loader = batches(
-                self.train_cuts, self.tokenizer, self.batch_seconds, seed=self.seed, shuffle=True,
-                num_workers=self.num_workers, **options
-            )  # fmt: skip
+                self.train_cuts,
+                self.tokenizer,
+                self.batch_seconds,
+                seed=self.seed,
+                shuffle=True,
+                num_workers=self.num_workers,
+                phones=self.phones,
+                labels=self.labels,
+                targets=self.targets,
+            )
         if self.trainer is not None:  # Lightning draws the first order before it names a resumed epoch
             self._train_loader.sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
         return self._train_loader

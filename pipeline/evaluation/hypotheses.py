@@ -24,9 +24,7 @@ def hear_features(
 ) -> dict[str, str]:
     """Greedy texts of a transducer, batches of up to `batch_seconds` of padded audio."""
     features = [load_feature_matrix(cut) for cut in cuts]
-    starts = [start_frame(cut) for cut in cuts]
-    results = decode_many(model, features, starts, int(batch_seconds * FRAMES_PER_SECOND), name)
-    return {cut.id: tokenizer.decode(result.tokens) for cut, result in zip(cuts, results, strict=True)}
+    return _hear(model, tokenizer, cuts, features, batch_seconds, name)
 
 
 def hear_recordings(
@@ -37,6 +35,13 @@ def hear_recordings(
         fbank(torch.from_numpy(cut.load_audio()), packed.fbank_config)[0]
         for cut in tqdm(cuts, desc=f"{name}: features", unit="utt", mininterval=1.0)
     ]
+    return _hear(packed.model, packed.tokenizer, cuts, features, batch_seconds, name)
+
+
+def _hear(
+    model, tokenizer: Tokenizer, cuts: Sequence[MonoCut], features: Sequence, batch_seconds: float, name: str
+) -> dict[str, str]:
+    """The texts of the cuts' features, each searched from the end of its wake word on."""
     starts = [start_frame(cut) for cut in cuts]
-    results = decode_many(packed.model, features, starts, int(batch_seconds * FRAMES_PER_SECOND), name)
-    return {cut.id: packed.tokenizer.decode(result.tokens) for cut, result in zip(cuts, results, strict=True)}
+    results = decode_many(model, features, starts, int(batch_seconds * FRAMES_PER_SECOND), name)
+    return {cut.id: tokenizer.decode(result.tokens) for cut, result in zip(cuts, results, strict=True)}

@@ -18,10 +18,8 @@ from pipeline.models.predictor import Predictor
 from pipeline.models.streaming import drop_before
 
 PHONES_PER_FRAME = 4  # of 20 ms
-TRAINING_ONLY = (
-    "ctc_head.",
-    "phone_head.",
-)  # prefixes of what search never uses: neither compressed nor packed
+# Prefixes of what search never uses: neither compressed nor packed.
+TRAINING_ONLY = ("ctc_head.", "phone_head.")
 
 
 class Outputs(NamedTuple):
