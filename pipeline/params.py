@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.corpus.prepare import DataConfig, PrepareConfig
     from pipeline.features.augment import SpecAugmentConfig
     from pipeline.features.fbank import FbankConfig
+    from pipeline.features.perturb import PerturbConfig
     from pipeline.models.config import TransducerConfig
     from pipeline.training.config import TrainerConfig
 
@@ -30,6 +31,7 @@ LAZY_TYPES = {
     "PrepareConfig": "pipeline.corpus.prepare",
     "SpecAugmentConfig": "pipeline.features.augment",
     "FbankConfig": "pipeline.features.fbank",
+    "PerturbConfig": "pipeline.features.perturb",
     "TransducerConfig": "pipeline.models.config",
     "TrainerConfig": "pipeline.training.config",
 }
@@ -63,6 +65,7 @@ class TeacherParams(StudentParams):
     """`init_from`: the hand-off folder of another run's model, whose encoder this one begins with."""
 
     init_from: str | None
+    perturb: "PerturbConfig"
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def train(
     compressor: "Compressor | None" = None,
     callbacks: tuple[pl.Callback, ...] = (),
 ) -> tuple[Curves, dict[str, float]]:
-    """Train `model` in place by the stage's `params` (losses, augment, trainer, seed): curves, metrics of the data."""
+    """Train `model` in place by the stage's `params`: curves, and metrics of the data."""
     task = TransducerTask(
         model,
         objectives(params.losses, has_teacher=data.targets is not None),
@@ -97,6 +97,7 @@ def train(
         data.count_batches(params.trainer.epochs),
         params.seed,
         compressor,
+        getattr(params, "perturb", None),
     )
     curves = fit(task, data, params.trainer, run, callbacks)
     counts = {

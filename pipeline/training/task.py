@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import kaldialign
@@ -14,6 +15,7 @@ from pipeline.corpus.batch import Batch
 from pipeline.corpus.tokenizer import Tokenizer
 from pipeline.decoding.greedy import greedy
 from pipeline.features.augment import SpecAugmentConfig, spec_augment
+from pipeline.features.perturb import PerturbConfig, Told, perturb
 from pipeline.models.transducer import Transducer
 from pipeline.training.config import TrainerConfig
 from pipeline.training.objectives import StepView
@@ -40,10 +42,12 @@ class TransducerTask(pl.LightningModule):
         num_steps: int,
         seed: int,
         compressor: "Compressor | None" = None,
+        perturb: PerturbConfig | None = None,
     ):
         super().__init__()
         self.model, self.objectives, self.compressor = model, list(objectives), compressor
         self.augment, self.settings, self.tokenizer = augment, trainer_config, tokenizer
+        self.perturb = perturb if perturb != PerturbConfig() else None
         self.num_steps, self.seed = num_steps, seed
         self._masks = torch.Generator()
         self._heard_by_dev = (model,)  # in a tuple: a submodule would be loaded over the model on resume
@@ -56,6 +60,8 @@ class TransducerTask(pl.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         # Dropout, step by step: loaders draw from torch's generator too, at other moments after a resume.
         torch.manual_seed(1_000_003 * self.seed + self.global_step)
+        if self.perturb is not None:
+            batch = told_anew(batch, self.perturb, self._masks)
         features_BNF = spec_augment(batch.features_BNF, batch.feature_lengths_B, self.augment, self._masks)
         inputs = (features_BNF, batch.feature_lengths_B, batch.tokens_BU, batch.start_frames_B)
         if self.compressor is None:
@@ -118,3 +124,14 @@ class TransducerTask(pl.LightningModule):
             final_div_factor=100.0,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def told_anew(batch: Batch, config: PerturbConfig, generator: torch.Generator) -> Batch:
+    """The batch as `perturb` tells it; a teacher's stored targets would no longer fit its frames."""
+    told = perturb(
+        Told(batch.features_BNF, batch.feature_lengths_B, batch.start_frames_B, batch.phones_BM),
+        batch.token_lengths_B,
+        config,
+        generator,
+    )
+    return replace(batch, **told._asdict())
