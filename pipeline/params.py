@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.corpus.prepare import DataConfig, PrepareConfig
     from pipeline.features.augment import SpecAugmentConfig
     from pipeline.features.fbank import FbankConfig
+    from pipeline.language.config import LanguageModelConfig, LanguageTrainerConfig
     from pipeline.models.config import TransducerConfig
     from pipeline.training.config import TrainerConfig
 
@@ -30,10 +31,14 @@ LAZY_TYPES = {
     "PrepareConfig": "pipeline.corpus.prepare",
     "SpecAugmentConfig": "pipeline.features.augment",
     "FbankConfig": "pipeline.features.fbank",
+    "LanguageModelConfig": "pipeline.language.config",
+    "LanguageTrainerConfig": "pipeline.language.config",
     "TransducerConfig": "pipeline.models.config",
     "TrainerConfig": "pipeline.training.config",
 }
-STAGES = ("prepare", "teacher", "label", "student", "sparsify", "qat", "pack", "evaluate", "report")
+STAGES = (
+    "prepare", "teacher", "label", "student", "sparsify", "qat", "pack", "language_model", "evaluate", "report",
+)  # fmt: skip
 SHARED = ("seed", "data", "features")
 SPLITS = ("train", "unlabelled", "dev", "test")
 Compressible = Literal["student", "sparsify", "qat"]
@@ -96,6 +101,17 @@ class PackParams:
 
 
 @dataclass(frozen=True)
+class LanguageModelParams:
+    """`drawn_hours`: sentences of the synthetic grammar beside the transcripts, as many as take so long to say."""
+
+    seed: int
+    data: "DataConfig"
+    drawn_hours: float
+    model: "LanguageModelConfig"
+    trainer: "LanguageTrainerConfig"
+
+
+@dataclass(frozen=True)
 class EvaluateParams:
     seed: int
     features: "FbankConfig"
@@ -111,8 +127,8 @@ class ReportParams:
 
 STAGE_TYPES: dict[str, type] = {
     "prepare": PrepareParams, "teacher": TeacherParams, "label": LabelParams, "student": StudentParams,
-    "sparsify": CompressParams, "qat": CompressParams, "pack": PackParams, "evaluate": EvaluateParams,
-    "report": ReportParams,
+    "sparsify": CompressParams, "qat": CompressParams, "pack": PackParams,
+    "language_model": LanguageModelParams, "evaluate": EvaluateParams, "report": ReportParams,
 }  # fmt: skip
 
 
@@ -138,6 +154,7 @@ CHECKS = {
     "levels": Check(lambda v: 3 <= v <= 255 and v % 2 == 1, "an odd number of levels between 3 and 255"),
     "epochs": COUNT, "batch_seconds": POSITIVE, "peak_lr": POSITIVE, "weight_decay": NOT_NEGATIVE,
     "gradient_clip": POSITIVE, "warmup_share": FRACTION, "bootstrap_replicates": COUNT,
+    "drawn_hours": NOT_NEGATIVE, "batch_sentences": COUNT, "embedding_width": COUNT,
     "width": COUNT, "joiner_width": COUNT, "num_layers": COUNT, "num_heads": COUNT,
 }  # fmt: skip
 
