@@ -201,7 +201,9 @@ class CloudClient:
         response = await self._http.send(request, stream=True)
         try:
             content = bytearray()
-            async for part in response.aiter_raw():
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise UserError("the service's answer is compressed, which was not asked for")
+            async for part in response.aiter_bytes():
                 content += part
                 if len(content) > MAX_ANSWER_BYTES:
                     raise UserError("the service's answer is too long")

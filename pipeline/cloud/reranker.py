@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.cloud.wire import Hypothesis, known_words
-from pipeline.decoding.lattice import Arc, Lattice, best_after
+from pipeline.cloud.wire import Hypothesis, Ranked, known_words
+from pipeline.decoding.lattice import Lattice
 from pipeline.decoding.rescoring import Candidate, Weights, candidates, internal_log_probs, rank
 from pipeline.errors import UserError
-from pipeline.language.intents import Intent
 from pipeline.language.neural import log_probs
 from pipeline.language.storage import Language
 from pipeline.runtime.bundle import Packed
@@ -21,13 +20,6 @@ from pipeline.runtime.bundle import Packed
 NUM_PATHS = 100
 DEFAULT_WEIGHTS = Weights(language_model=1.0, internal=0.7, per_word=2.0)  # dev set of the default run
 NUM_SENT = 5  # hypotheses of an answer
-MAX_ARCS, MAX_WORDS, MAX_LETTERS = 20_000, 128, 1024  # the last two: of the longest path
-
-
-@dataclass(frozen=True)
-class Ranked:
-    n_best: tuple[Hypothesis, ...]
-    intent: Intent | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +53,15 @@ class Reranker:
         )
 
     def rank(self, lattice: Lattice) -> Ranked:
-        """The best hypotheses and the intent. Raises UserError for a lattice that would cost too much."""
-        check_size(lattice)
+        """The best hypotheses and the intent."""
         ranked = rank(self.candidates(lattice), self.weights)
         scores = [each.score(self.weights) for each in ranked]
         shares = _softmax(scores)
         n_best = tuple(map(Hypothesis, (each.text for each in ranked), scores, shares))
-        return Ranked(n_best[:NUM_SENT], self.language.intents.classify(n_best[0].text))
+        intent = self.language.intents.classify(n_best[0].text)
+        return Ranked(
+            n_best[:NUM_SENT], intent.name if intent else None, intent.probability if intent else 0.0
+        )
 
 
 def read_weights(path: Path) -> Weights:
@@ -84,24 +78,7 @@ def read_weights(path: Path) -> Weights:
     return weights
 
 
-def check_size(lattice: Lattice) -> None:
-    """Raises UserError where a lattice, though well-formed, is larger than any turn of speech makes it."""
-    if len(lattice.arcs) > MAX_ARCS:
-        raise UserError(f"lattice: {len(lattice.arcs)} arcs are more than the service takes ({MAX_ARCS})")
-    for name, limit, size in (("words", MAX_WORDS, _one), ("letters", MAX_LETTERS, _letters)):
-        longest = best_after(lattice, size)[0]
-        if longest > limit:
-            raise UserError(f"lattice: its longest path has {longest:.0f} {name}; the service takes {limit}")
-
-
-def _one(arc: Arc) -> float:
-    return 1.0
-
-
-def _letters(arc: Arc) -> float:
-    return float(len(arc.word))
-
-
 def _softmax(scores: Sequence[float]) -> list[float]:
     powers = [math.exp(score - scores[0]) for score in scores]  # the first is the best
-    return [power / sum(powers) for power in powers]
+    total = sum(powers)
+    return [power / total for power in powers]

@@ -6,7 +6,7 @@ status of 400 to 499 with a reason; more work than the service can hold ends as 
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
 from pipeline.cloud import sessions
-from pipeline.cloud.reranker import Reranker
+from pipeline.cloud.limits import check_size
 from pipeline.cloud.sessions import Session, Stored, Verdict
 from pipeline.cloud.wire import (
     MAX_BODY_BYTES,
@@ -25,9 +25,12 @@ from pipeline.cloud.wire import (
     MEDIA_TYPE,
     STREAM_ID,
     Answer,
+    Ranked,
+    Ranker,
     answer_to_json,
     read_sent_lattice,
 )
+from pipeline.decoding.lattice import Lattice
 from pipeline.errors import UserError
 
 MAX_STREAMS = 10_000  # beyond it the one that was silent for longest is forgotten
@@ -61,10 +64,10 @@ class Streams:
         self._sessions.pop(stream_id, None)
 
 
-def create_app(reranker: Reranker, facts: Mapping[str, Any] | None = None) -> FastAPI:
-    """The service for one reranker; `facts` are shown by /health."""
+def create_app(ranker: Ranker, facts: Mapping[str, Any] | None = None) -> FastAPI:
+    """The service of one second pass; `facts` are shown by /health."""
     app = FastAPI(title="sotto", docs_url=None, redoc_url=None, openapi_url=None)
-    streams, words = Streams(), reranker.words
+    streams, words = Streams(), ranker.words
     limiter: list[CapacityLimiter] = []  # one per event loop, so it is made when the first request comes
 
     async def in_thread(function, *arguments):
@@ -96,11 +99,14 @@ def create_app(reranker: Reranker, facts: Mapping[str, Any] | None = None) -> Fa
         refuse_if_not_new(streams.get(stream_id), key, digest, final)
         stored = streams.get(stream_id).answers.get(key)
         if stored is None:
+            lattice = await in_thread(usable_lattice, data, words)
             streams.put(stream_id, sessions.announce(streams.get(stream_id), key))
-            answer = await in_thread(answer_to, reranker, data, words, turn, revision)
+            ranked = await in_thread(ranker.rank, lattice)
             # Meanwhile others may have come: a twin of this one, a revision, the turn's end.
             refuse_if_not_new(streams.get(stream_id), key, digest, final)
-            stored = streams.get(stream_id).answers.get(key) or Stored(digest, answer)
+            stored = streams.get(stream_id).answers.get(key) or Stored(
+                digest, answer_of(ranked, turn, revision)
+            )
         if final:
             stored = Stored(digest, stored.answer, adopted=True)
         streams.put(stream_id, sessions.remember(streams.get(stream_id), key, stored))
@@ -146,15 +152,19 @@ async def read_body(request: Request) -> bytes:
     return bytes(data)
 
 
-def answer_to(reranker: Reranker, data: bytes, words: list[str], turn: int, revision: int) -> Answer:
-    """Read, rank, understand. Raises HTTPException 422 with the reason for bytes that are no usable lattice."""
+def usable_lattice(data: bytes, words: Sequence[str]) -> Lattice:
+    """Raises HTTPException 422 with the reason for bytes that are no lattice, and for one that is too large."""
     try:
-        ranked = reranker.rank(read_sent_lattice(data, words))
+        lattice = read_sent_lattice(data, words)
+        check_size(lattice)
     except UserError as error:
         raise HTTPException(422, str(error)) from error
-    best, intent = ranked.n_best[0], ranked.intent
-    named = (intent.name, intent.probability) if intent else (None, 0.0)
-    return Answer(turn, revision, best.text, ranked.n_best, *named)
+    return lattice
+
+
+def answer_of(ranked: Ranked, turn: int, revision: int) -> Answer:
+    text = ranked.n_best[0].text
+    return Answer(turn, revision, text, ranked.n_best, ranked.intent, ranked.intent_probability)
 
 
 def refuse_if_not_new(session: Session, key: tuple[int, int], digest: bytes, final: bool) -> None:

@@ -15,7 +15,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.decoding.lattice import Lattice, best_path
 from pipeline.decoding.lattice_format import read_lattice
@@ -49,6 +49,24 @@ class Answer:
     intent: str | None = None
     intent_probability: float = 0.0
     source: str = "cloud"
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What a second pass makes of a lattice: at least one hypothesis, the best first."""
+
+    n_best: tuple[Hypothesis, ...]
+    intent: str | None = None
+    intent_probability: float = 0.0
+
+
+class Ranker(Protocol):
+    """A second pass. `words`: those that lattices may name by number."""
+
+    @property
+    def words(self) -> Sequence[str]: ...
+
+    def rank(self, lattice: Lattice) -> Ranked: ...
 
 
 def revision_path(stream_id: str, turn: int, revision: int, verb: str = "") -> str:

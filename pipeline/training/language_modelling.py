@@ -11,7 +11,7 @@ from random import Random
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.language.config import LanguageTrainerConfig
 from pipeline.language.neural import LanguageModel, SentenceBatch, batch_of, negative_log_probs
@@ -44,6 +44,16 @@ class SentenceBatches(Sampler):
         return iter(batches)
 
 
+class _Batched(Dataset):
+    """Sentences by lists of their numbers."""
+
+    def __init__(self, sentences: Sentences):
+        self.sentences = sentences
+
+    def __getitem__(self, numbers: Sequence[int]) -> SentenceBatch:
+        return batch_of([self.sentences[number] for number in numbers])
+
+
 class SentenceData(pl.LightningDataModule):
     """Token ids of training and dev sentences."""
 
@@ -55,7 +65,8 @@ class SentenceData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         if self.trainer is not None:
             self.batches.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
-        return DataLoader(self.train, batch_sampler=self.batches, collate_fn=batch_of)
+        # As `sampler`, not as `batch_sampler`: only the former is told its epoch by Lightning.
+        return DataLoader(_Batched(self.train), sampler=self.batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
         return DataLoader(self.dev, batch_size=self.batches.batch_sentences, collate_fn=batch_of)
