@@ -7,6 +7,7 @@ import torch
 from tests import reference_lattice
 
 
+@torch.no_grad()
 def sentence_log_prob(model, tokens):
     """log P of the pieces and of the end, each from the model's logits after the prefix alone."""
     total = 0.0
@@ -16,6 +17,7 @@ def sentence_log_prob(model, tokens):
     return total
 
 
+@torch.no_grad()
 def internal_log_prob(model, tokens):
     """log P of the pieces under predictor and joiner, without a frame and without blank."""
     total = 0.0
