@@ -464,10 +464,17 @@ def test_local_only_does_not_even_load_what_could():
     assert subprocess.run([sys.executable, "-c", script], env=stage_environment(), cwd=ROOT).returncode == 0
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_subnormal=False) | st.text(),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.sampled_from(["turn", "revision", "text", "n_best", "score"]), inner)
+    ),
+)
+
+
 @settings(max_examples=50, deadline=None)
-@given(data=st.binary(max_size=60) | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner:
-       st.lists(inner) | st.dictionaries(st.sampled_from(["turn", "revision", "text", "n_best", "score"]), inner))
-       .map(lambda content: json.dumps(content).encode()))  # fmt: skip
+@given(data=st.binary(max_size=60) | JSON.map(lambda content: json.dumps(content).encode()))
 def test_no_answer_of_a_service_breaks_the_device(data):
     with pytest.raises(UserError):
         answer_from_json(data)

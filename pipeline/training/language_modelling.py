@@ -85,7 +85,9 @@ class LanguageModelTask(pl.LightningModule):
         total, pieces = self._loss(batch)
         loss = total / pieces
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {float(loss)} at step {self.global_step}: lower peak_lr")
+            raise FloatingPointError(
+                f"the loss is {float(loss.detach())} at step {self.global_step}: lower peak_lr"
+            )
         self.log("loss", loss.detach(), on_step=False, on_epoch=True, batch_size=pieces)
         return loss
 
