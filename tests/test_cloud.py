@@ -164,6 +164,68 @@ def test_malformed_requests_get_the_reason(service):
     assert post(service, ("wrong", 1, 1), data).status_code == 200, "none of it left a trace"
 
 
+class Slow(FirstPass):
+    """Ranks when it is told to."""
+
+    def __init__(self):
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def rank(self, lattice):
+        self.begun.set()
+        assert self.go.wait(60)
+        return super().rank(lattice)
+
+
+def while_ranking(ranker, meanwhile):
+    """The reply to (slow, 1, 1), and what `meanwhile(client)` gave while the service was at it."""
+
+    async def talk():
+        transport = httpx.ASGITransport(create_app(ranker))
+        async with httpx.AsyncClient(transport=transport, base_url="http://cloud", timeout=60) as client:
+            asked = asyncio.create_task(ask(client, 1))
+            await asyncio.to_thread(ranker.begun.wait, 60)
+            found = await meanwhile(client)
+            ranker.go.set()
+            return await asked, found
+
+    return asyncio.run(talk())
+
+
+async def ask(client, revision):
+    headers = {"content-type": MEDIA_TYPE}
+    return await client.post(revision_path("slow", 1, revision), content=lattice_bytes(1), headers=headers)
+
+
+def test_what_is_revised_while_it_is_ranked_is_late():
+    async def revise(client):
+        return await client.post(revision_path("slow", 1, 1, "revise"))
+
+    reply, revised = while_ranking(Slow(), revise)
+    assert (reply.status_code, revised.status_code) == (409, 204)
+
+
+def test_a_twin_that_comes_while_the_first_is_ranked_gets_the_same_answer():
+    ranker = Slow()
+
+    async def twin(client):
+        asyncio.get_running_loop().call_later(0.2, ranker.go.set)
+        return await ask(client, 1)
+
+    first, second = while_ranking(ranker, twin)
+    assert first.status_code == second.status_code == 200 and first.json() == second.json()
+
+
+def test_more_than_can_wait_is_told_to_try_again(monkeypatch):
+    monkeypatch.setattr("pipeline.cloud.service.NUM_WORKERS", 1)
+    monkeypatch.setattr("pipeline.cloud.service.MAX_WAITING", 0)
+
+    async def one_more(client):
+        return await ask(client, 2)
+
+    reply, refused = while_ranking(Slow(), one_more)
+    assert (reply.status_code, refused.status_code) == (200, 503) and "try again" in refused.json()["reason"]
+
+
 def test_alike_scores_and_many_paths_take_no_time():
     arcs = [Arc(n, n + 1, word, -1.0, 0.0, n, n + 1) for n in range(100) for word in ("a", "b", "c")]
     data = write_lattice(build(0, 100, arcs, 100))

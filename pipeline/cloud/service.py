@@ -73,7 +73,7 @@ def create_app(ranker: Ranker, facts: Mapping[str, Any] | None = None) -> FastAP
     async def in_thread(function, *arguments):
         if not limiter:
             limiter.append(CapacityLimiter(NUM_WORKERS))
-        if limiter[0].statistics().tasks_waiting >= MAX_WAITING:
+        if limiter[0].available_tokens < 1 and limiter[0].statistics().tasks_waiting >= MAX_WAITING:
             raise HTTPException(503, "too many lattices are waiting; try again")
         return await to_thread.run_sync(function, *arguments, limiter=limiter[0])
 
