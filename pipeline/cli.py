@@ -2,11 +2,13 @@
 
     sotto transcribe FILES… [--model PATH] [--json]
     sotto inspect FILE.sotto [--json]
+    sotto serve [--model FOLDER] [--recogniser FILE.sotto] [--host HOST] [--port PORT]
 
 A user's mistake is one sentence on stderr and exit code 2. Nothing heavy is imported before a command runs,
 so that `sotto --help` answers at once.
 """
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -24,6 +26,7 @@ app = typer.Typer(
 )
 ROOT = Path(__file__).resolve().parent.parent
 RUN_MODEL, RELEASED_MODEL = Path("data/pack/model.sotto"), ROOT / "release/model.sotto"
+RUN_LANGUAGE_MODEL = Path("data/language_model")
 
 
 @app.command()
@@ -73,6 +76,37 @@ def inspect(
 
     description = describe(file)
     print(json.dumps(description, ensure_ascii=False, indent=1) if as_json else render(description))
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        Path, typer.Option(help="Folder that the stage language_model wrote.")
+    ] = RUN_LANGUAGE_MODEL,
+    recogniser: Annotated[
+        Path | None, typer.Option(help="Packed recogniser whose lattices come; default as for transcribe.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="JSON with language_model, internal, per_word; default: those below.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8765,
+) -> None:
+    """Answer lattices over HTTP: rerank them, name the intent. `pipeline/cloud/wire.py` has the addresses."""
+    import uvicorn
+
+    from pipeline.cloud.reranker import DEFAULT_WEIGHTS, Reranker, read_weights
+    from pipeline.cloud.service import create_app
+    from pipeline.language.storage import load_language
+    from pipeline.runtime.bundle import load_packed
+    from pipeline.tracking import load_handoff
+
+    hand = load_handoff(model)
+    language = load_language(hand.card, hand.tensors)
+    chosen = read_weights(weights) if weights else DEFAULT_WEIGHTS
+    reranker = Reranker(language, load_packed(recogniser or default_model()), chosen)
+    facts = {"weights": dataclasses.asdict(chosen), "tokenizer_hash": language.tokenizer_hash}
+    uvicorn.run(create_app(reranker, facts), host=host, port=port, log_level="warning", access_log=False)
 
 
 def default_model() -> Path:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.features.augment import SpecAugmentConfig
     from pipeline.features.fbank import FbankConfig
     from pipeline.features.perturb import PerturbConfig
+    from pipeline.language.config import LanguageModelConfig, LanguageTrainerConfig
     from pipeline.models.config import TransducerConfig
     from pipeline.training.config import TrainerConfig
 
@@ -32,10 +33,14 @@ LAZY_TYPES = {
     "SpecAugmentConfig": "pipeline.features.augment",
     "FbankConfig": "pipeline.features.fbank",
     "PerturbConfig": "pipeline.features.perturb",
+    "LanguageModelConfig": "pipeline.language.config",
+    "LanguageTrainerConfig": "pipeline.language.config",
     "TransducerConfig": "pipeline.models.config",
     "TrainerConfig": "pipeline.training.config",
 }
-STAGES = ("prepare", "teacher", "label", "student", "sparsify", "qat", "pack", "evaluate", "report")
+STAGES = (
+    "prepare", "teacher", "label", "student", "sparsify", "qat", "pack", "language_model", "evaluate", "report",
+)  # fmt: skip
 SHARED = ("seed", "data", "features")
 SPLITS = ("train", "unlabelled", "dev", "test")
 Compressible = Literal["student", "sparsify", "qat"]
@@ -99,6 +104,17 @@ class PackParams:
 
 
 @dataclass(frozen=True)
+class LanguageModelParams:
+    """`drawn_hours`: sentences of the synthetic grammar beside the transcripts, as many as take so long to say."""
+
+    seed: int
+    data: "DataConfig"
+    drawn_hours: float
+    model: "LanguageModelConfig"
+    trainer: "LanguageTrainerConfig"
+
+
+@dataclass(frozen=True)
 class EvaluateParams:
     seed: int
     features: "FbankConfig"
@@ -114,8 +130,8 @@ class ReportParams:
 
 STAGE_TYPES: dict[str, type] = {
     "prepare": PrepareParams, "teacher": TeacherParams, "label": LabelParams, "student": StudentParams,
-    "sparsify": CompressParams, "qat": CompressParams, "pack": PackParams, "evaluate": EvaluateParams,
-    "report": ReportParams,
+    "sparsify": CompressParams, "qat": CompressParams, "pack": PackParams,
+    "language_model": LanguageModelParams, "evaluate": EvaluateParams, "report": ReportParams,
 }  # fmt: skip
 
 
@@ -141,6 +157,7 @@ CHECKS = {
     "levels": Check(lambda v: 3 <= v <= 255 and v % 2 == 1, "an odd number of levels between 3 and 255"),
     "epochs": COUNT, "batch_seconds": POSITIVE, "peak_lr": POSITIVE, "weight_decay": NOT_NEGATIVE,
     "gradient_clip": POSITIVE, "warmup_share": FRACTION, "bootstrap_replicates": COUNT,
+    "drawn_hours": NOT_NEGATIVE, "batch_sentences": COUNT, "embedding_width": COUNT,
     "width": COUNT, "joiner_width": COUNT, "num_layers": COUNT, "num_heads": COUNT,
 }  # fmt: skip
 
