@@ -65,4 +65,5 @@ def _write_folder(folder: Path, contents: dict[str, bytes]) -> None:
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); give another folder") from error
     finally:
-        remove_path(temporary)
+        if temporary.exists():
+            remove_path(temporary)
