@@ -95,6 +95,8 @@ def ask(worker: subprocess.Popen, last: bool = False) -> dict:
 
 def prepare(folder: Path) -> None:
     """Everything that needs torch: the exports for each chunk, in fp32 and int8, and the samples."""
+    import logging
+
     import torch
 
     from pipeline.cli import default_model
@@ -102,6 +104,7 @@ def prepare(folder: Path) -> None:
     from pipeline.runtime.bundle import load_packed
     from pipeline.runtime.export import export
 
+    logging.disable(logging.WARNING)  # of the quantiser: it asks for preparations that change nothing here
     torch.set_num_threads(1)
     path = default_model()
     packed = load_packed(path)
