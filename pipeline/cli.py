@@ -3,6 +3,7 @@
     sotto transcribe FILES… [--model PATH] [--json]
     sotto inspect FILE.sotto [--json]
     sotto serve [--model FOLDER] [--recogniser FILE.sotto] [--host HOST] [--port PORT]
+    sotto export FOLDER [--model PATH] [--chunk-ms 80]
 
 A user's mistake is one sentence on stderr and exit code 2. Nothing heavy is imported before a command runs,
 so that `sotto --help` answers at once.
@@ -107,6 +108,52 @@ def serve(
     reranker = Reranker(language, load_packed(recogniser or default_model()), chosen)
     facts = {"weights": dataclasses.asdict(chosen), "tokenizer_hash": language.tokenizer_hash}
     uvicorn.run(create_app(reranker, facts), host=host, port=port, log_level="warning", access_log=False)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Folder to write: encoder, decoder, joiner, tokens.txt.")],
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Packed recogniser, or a stage's folder (data/student); default as for transcribe."
+        ),
+    ] = None,
+    chunk_ms: Annotated[int, typer.Option(help="Audio per step of the encoder, a multiple of 80.")] = 80,
+) -> None:
+    """Write the recogniser as ONNX for sherpa-onnx's streaming transducer."""
+    from pipeline.runtime.bundle import load_packed
+    from pipeline.runtime.export import export as write
+
+    source = model or default_model()
+    if source.is_dir():
+        transducer, tokenizer = _stage_model(source)
+    else:
+        packed = load_packed(source)
+        transducer, tokenizer = packed.model, packed.tokenizer
+    for name, size_bytes in write(transducer, tokenizer, folder, chunk_ms).items():
+        print(f"{folder / name}\t{size_bytes:,} bytes")
+    print(f"feature_dim={transducer.config.num_mel_bins}")
+
+
+def _stage_model(folder: Path):
+    """(transducer, tokenizer) of a stage's folder; the tokenizer lies in `prepare` beside it."""
+    from pipeline.corpus.tokenizer import Tokenizer
+    from pipeline.models.transducer import build_transducer
+    from pipeline.tracking.handoff import load_handoff
+
+    hand = load_handoff(folder)
+    if "model" not in hand.card:
+        raise UserError(
+            f"{folder / 'card.json'}: has no key model; give the folder of a stage that trains one"
+        )
+    transducer, tensors = build_transducer(hand.card["model"]), hand.tensors
+    try:
+        transducer.load_state_dict({name: tensors[name] for name in transducer.state_dict()})
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder / 'model.safetensors'}: does not fit card.json ({reason})") from error
+    return transducer.eval(), Tokenizer.from_model(folder.parent / "prepare/tokenizer.model")
 
 
 def default_model() -> Path:
