@@ -33,7 +33,7 @@ LAZY_TYPES = {
     "TransducerConfig": "pipeline.models.config",
     "TrainerConfig": "pipeline.training.config",
 }
-STAGES = ("prepare", "teacher", "label", "student", "sparsify", "qat", "pack", "evaluate", "report")
+STAGES = ("prepare", "teacher", "label", "student", "sparsify", "qat", "pack", "evaluate", "stream", "report")
 SHARED = ("seed", "data", "features")
 SPLITS = ("train", "unlabelled", "dev", "test")
 Compressible = Literal["student", "sparsify", "qat"]
@@ -105,6 +105,25 @@ class EvaluateParams:
 
 
 @dataclass(frozen=True)
+class StreamParams:
+    """`…_utterances`: how many of each set, evenly spread; `silence_s`: background put behind each."""
+
+    seed: int
+    train_utterances: int
+    dev_utterances: int
+    test_utterances: int
+    bias_utterances: int
+    timed_utterances: int
+    epochs: int
+    silence_s: float
+    max_early_cut: float
+    gap_ms: float
+    downstream_ms: float
+    phrase_score: float
+    bootstrap_replicates: int
+
+
+@dataclass(frozen=True)
 class ReportParams:
     worst_utterances: int
 
@@ -112,7 +131,7 @@ class ReportParams:
 STAGE_TYPES: dict[str, type] = {
     "prepare": PrepareParams, "teacher": TeacherParams, "label": LabelParams, "student": StudentParams,
     "sparsify": CompressParams, "qat": CompressParams, "pack": PackParams, "evaluate": EvaluateParams,
-    "report": ReportParams,
+    "stream": StreamParams, "report": ReportParams,
 }  # fmt: skip
 
 
@@ -138,6 +157,9 @@ CHECKS = {
     "levels": Check(lambda v: 3 <= v <= 255 and v % 2 == 1, "an odd number of levels between 3 and 255"),
     "epochs": COUNT, "batch_seconds": POSITIVE, "peak_lr": POSITIVE, "weight_decay": NOT_NEGATIVE,
     "gradient_clip": POSITIVE, "warmup_share": FRACTION, "bootstrap_replicates": COUNT,
+    "train_utterances": COUNT, "dev_utterances": COUNT, "test_utterances": COUNT, "bias_utterances": COUNT,
+    "timed_utterances": COUNT, "silence_s": NOT_NEGATIVE, "max_early_cut": FRACTION, "gap_ms": NOT_NEGATIVE,
+    "downstream_ms": NOT_NEGATIVE, "phrase_score": NOT_NEGATIVE,
     "width": COUNT, "joiner_width": COUNT, "num_layers": COUNT, "num_heads": COUNT,
 }  # fmt: skip
 

@@ -306,6 +306,11 @@ class EngineAndDownstream(RuleBasedStateMachine):
         self.take_in(self.engine.finish(self.state)[1])
         self.over = True
 
+    @precondition(lambda self: self.over)
+    @rule()
+    def rest(self):
+        """Nothing comes from a stream that has ended."""
+
     def take_in(self, events):
         self.sent += events
         self.line += events

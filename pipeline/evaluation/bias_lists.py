@@ -48,9 +48,7 @@ def bias_list(
     return BiasList((*own, *_distractors(reference, size - len(own), pool, rng))[:size], tuple(own))
 
 
-def anti_list(
-    reference: str, own: Sequence[str], pool: Sequence[str], rng: np.random.Generator
-) -> BiasList:
+def anti_list(reference: str, own: Sequence[str], pool: Sequence[str], rng: np.random.Generator) -> BiasList:
     """Phrases of others only: what a list does to a speaker who says none of it."""
     return BiasList(_distractors(reference, ANTI_SIZE, pool, rng), tuple(own))
 

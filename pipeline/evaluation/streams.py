@@ -36,6 +36,12 @@ def wake_end_s(cut: MonoCut) -> float:
     return float((cut.supervisions[0].custom or {}).get("wake_word_end_s") or 0.0)
 
 
+def spread(items: list, count: int) -> list:
+    """`count` of the items (or all, where there are fewer), evenly over the whole list."""
+    places = np.linspace(0, len(items), min(count, len(items)), endpoint=False)
+    return [items[int(place)] for place in places]
+
+
 def background(loudness_N: np.ndarray, speech_end_step: int) -> tuple[int, int]:
     """Steps [start, stop) of background alone: the later half of what follows the speech, or, where that is less than
     0.1 s, the quietest 0.1 s of all.
