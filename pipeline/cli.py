@@ -76,7 +76,7 @@ def listen(
     phrases: Annotated[
         Path | None, typer.Option(help="Phrases to expect, one a line (`pipeline/runtime/phrases.py`).")
     ] = None,
-    phrase_score: Annotated[float, typer.Option(help="Their bonus, nats a token.")] = 1.5,
+    phrase_score: Annotated[float, typer.Option(help="Their bonus, nats a token.")] = 0.8,
     realtime: Annotated[bool, typer.Option(help="As fast as a microphone, not as fast as possible.")] = False,
     rate_hz: Annotated[int, typer.Option(help="Sample rate of raw PCM.")] = 16_000,
     channels: Annotated[int, typer.Option(help="Channels of raw PCM, interleaved.")] = 1,

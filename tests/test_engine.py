@@ -20,6 +20,7 @@ from pipeline.decoding.lattice_format import read_lattice
 from pipeline.decoding.token_lattice import best_tokens
 from pipeline.errors import UserError
 from pipeline.features.fbank import fbank
+from pipeline.runtime.batching import lstm_frame
 from pipeline.runtime.downstream import dispatch, hang_up
 from pipeline.runtime.endpoint_score import (
     RULE,
@@ -139,6 +140,19 @@ def test_streams_that_go_together_say_what_each_says_alone(engine, packed):
                 assert [arc[:3] for arc in a.lattice.arcs] == [arc[:3] for arc in b.lattice.arcs]
                 scores = [[arc.acoustic for arc in event.lattice.arcs] for event in (a, b)]
                 assert np.allclose(*scores, atol=1e-3)
+
+
+def test_one_frame_at_a_time_is_the_encoders_own_step(packed):
+    """The runtime's kernel against the model's, for three streams at once and with feature statistics."""
+    model = packed.model
+    state = slow = model.initial_state(3)
+    for features_BNF in torch.randn(5, 3, 8, 16):
+        expected_BTD, slow = model.step(features_BNF, slow)
+        encoded_BD, state = lstm_frame(model, features_BNF, state)
+        assert torch.allclose(encoded_BD, expected_BTD[:, 0], atol=1e-5)
+    assert torch.allclose(state.cell_LBD, slow.cell_LBD, atol=1e-5)
+    with pytest.raises(ValueError, match="one frame"):
+        lstm_frame(model, torch.zeros(3, 7, 16), state)
 
 
 def test_state_goes_in_and_out(engine):

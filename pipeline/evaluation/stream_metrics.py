@@ -108,9 +108,9 @@ def bias_metrics(
     for name in (*map(str, LIST_SIZES), "anti"):
         rng = np.random.default_rng(seed)
         lists = [_list(name, cut, phrases, pool, rng) for cut, phrases in zip(cuts, own, strict=True)]
-        started = time.perf_counter()
+        started = time.process_time()
         biases = [_bias(engine, chosen, score) for chosen in lists]
-        swap_ms = 1000 * (time.perf_counter() - started) / max(1, len(lists))
+        swap_ms = 1000 * (time.process_time() - started) / max(1, len(lists))
         table = _decoded(engine, recordings, cuts, biases)
         listed = {cut.id: chosen.words for cut, chosen in zip(cuts, lists, strict=True)}
         table = with_biased_counts(table, listed)
@@ -129,10 +129,10 @@ def engine_rtf(engine: Engine, recordings: Sequence[np.ndarray]) -> float:
     torch.set_num_threads(1)
     try:
         _stream(engine, recordings[0])
-        started = time.perf_counter()
+        started = time.process_time()
         for samples_S in recordings:
             _stream(engine, samples_S)
-        return (time.perf_counter() - started) / (sum(map(len, recordings)) / SAMPLE_RATE_HZ)
+        return (time.process_time() - started) / (sum(map(len, recordings)) / SAMPLE_RATE_HZ)
     finally:
         torch.set_num_threads(threads)
 

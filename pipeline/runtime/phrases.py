@@ -16,7 +16,7 @@ from pipeline.corpus.tokenizer import Tokenizer
 from pipeline.decoding.biasing import BiasGroup, BiasTrie
 from pipeline.errors import UserError
 
-DEFAULT_SCORE = 1.5  # nats a token
+DEFAULT_SCORE = 0.8  # nats a token
 MAX_PHRASES = 100_000
 
 
