@@ -1,4 +1,4 @@
-"""What the stage `stream` measures with: silence behind recordings, tracks, outcomes, bias lists, end-pointer training."""
+"""What the stage `stream` measures with: silence behind recordings, tracks, outcomes, bias lists, and its training."""
 
 import numpy as np
 import pytest
