@@ -1,6 +1,7 @@
 """`sotto`: use a packed recogniser from the command line.
 
     sotto transcribe FILES… [--model PATH] [--json]
+    sotto listen FILE|- [--realtime] [--phrases FILE] [--json]
     sotto inspect FILE.sotto [--json]
     sotto serve [--model FOLDER] [--recogniser FILE.sotto] [--host HOST] [--port PORT]
     sotto export FOLDER [--model PATH] [--chunk-ms 80]
@@ -65,6 +66,57 @@ def transcribe(
             print(transcript.text if len(files) == 1 else f"{file}\t{transcript.text}", flush=True)
     if failed:
         raise typer.Exit(2)
+
+
+@app.command()
+def listen(
+    source: Annotated[str, typer.Argument(help="An audio file, or - for raw PCM (s16le) on standard input.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Packed recogniser; default: your last run's, else the released one.")
+    ] = None,
+    endpointer: Annotated[
+        Path | None, typer.Option(help="Its end-pointer; default: the same run's, else a rule on silence.")
+    ] = None,
+    phrases: Annotated[
+        Path | None, typer.Option(help="Phrases to expect, one a line (`pipeline/runtime/phrases.py`).")
+    ] = None,
+    phrase_score: Annotated[float, typer.Option(help="Their bonus, nats a token.")] = 0.8,
+    realtime: Annotated[bool, typer.Option(help="As fast as a microphone, not as fast as possible.")] = False,
+    rate_hz: Annotated[int, typer.Option(help="Sample rate of raw PCM.")] = 16_000,
+    channels: Annotated[int, typer.Option(help="Channels of raw PCM, interleaved.")] = 1,
+    chunk_ms: Annotated[
+        int, typer.Option(help="Audio taken at a time; the result does not depend on it.")
+    ] = 80,
+    from_s: Annotated[
+        float, typer.Option(help="Second to search from: where a wake word ended. Before it is only heard.")
+    ] = 0.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Every event as a line of JSON, lattices among them.")
+    ] = False,
+) -> None:
+    """Write what is said while it is said: words so far, ends of turns."""
+    import contextlib
+
+    from pipeline.runtime import listen as listening
+    from pipeline.runtime.bundle import load_packed
+    from pipeline.runtime.endpoint_score import find_endpointer
+    from pipeline.runtime.engine import Engine
+    from pipeline.runtime.phrases import read_phrases
+    from pipeline.runtime.sources import file_chunks, in_real_time, pcm_chunks
+
+    file = model or default_model()
+    packed = load_packed(file)
+    bias = read_phrases(phrases, packed.tokenizer, phrase_score) if phrases else None
+    engine = Engine(packed, endpointer=find_endpointer(file, endpointer))
+    if source == "-":
+        chunks = pcm_chunks(sys.stdin.buffer, chunk_ms, rate_hz, channels)
+    else:
+        chunks = file_chunks(source, chunk_ms)
+    live = listening.show_live if sys.stdout.isatty() else listening.show_lines
+    show = (listening.show_json if as_json else live)(sys.stdout)
+    with contextlib.suppress(KeyboardInterrupt):  # how listening to a microphone ends
+        for heard in listening.listen(engine, in_real_time(chunks) if realtime else chunks, bias, from_s):
+            show(heard)
 
 
 @app.command()

@@ -39,7 +39,8 @@ LAZY_TYPES = {
     "TrainerConfig": "pipeline.training.config",
 }
 STAGES = (
-    "prepare", "teacher", "label", "student", "sparsify", "qat", "pack", "language_model", "evaluate", "report",
+    "prepare", "teacher", "label", "student", "sparsify", "qat", "pack", "evaluate", "report",
+    "language_model", "stream",
 )  # fmt: skip
 SHARED = ("seed", "data", "features")
 SPLITS = ("train", "unlabelled", "dev", "test")
@@ -124,14 +125,33 @@ class EvaluateParams:
 
 
 @dataclass(frozen=True)
+class StreamParams:
+    """`…_utterances`: how many of each set, evenly spread; `silence_s`: background put behind each."""
+
+    seed: int
+    train_utterances: int
+    dev_utterances: int
+    test_utterances: int
+    bias_utterances: int
+    timed_utterances: int
+    epochs: int
+    silence_s: float
+    max_early_cut: float
+    gap_ms: float
+    downstream_ms: float
+    phrase_score: float
+    bootstrap_replicates: int
+
+
+@dataclass(frozen=True)
 class ReportParams:
     worst_utterances: int
 
 
 STAGE_TYPES: dict[str, type] = {
     "prepare": PrepareParams, "teacher": TeacherParams, "label": LabelParams, "student": StudentParams,
-    "sparsify": CompressParams, "qat": CompressParams, "pack": PackParams,
-    "language_model": LanguageModelParams, "evaluate": EvaluateParams, "report": ReportParams,
+    "sparsify": CompressParams, "qat": CompressParams, "pack": PackParams, "evaluate": EvaluateParams,
+    "report": ReportParams, "language_model": LanguageModelParams, "stream": StreamParams,
 }  # fmt: skip
 
 
@@ -158,6 +178,9 @@ CHECKS = {
     "epochs": COUNT, "batch_seconds": POSITIVE, "peak_lr": POSITIVE, "weight_decay": NOT_NEGATIVE,
     "gradient_clip": POSITIVE, "warmup_share": FRACTION, "bootstrap_replicates": COUNT,
     "drawn_hours": NOT_NEGATIVE, "batch_sentences": COUNT, "embedding_width": COUNT,
+    "train_utterances": COUNT, "dev_utterances": COUNT, "test_utterances": COUNT, "bias_utterances": COUNT,
+    "timed_utterances": COUNT, "silence_s": NOT_NEGATIVE, "max_early_cut": FRACTION, "gap_ms": NOT_NEGATIVE,
+    "downstream_ms": NOT_NEGATIVE, "phrase_score": NOT_NEGATIVE,
     "width": COUNT, "joiner_width": COUNT, "num_layers": COUNT, "num_heads": COUNT,
 }  # fmt: skip
 

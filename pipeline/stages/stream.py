@@ -1,0 +1,55 @@
+"""The device: train the end-pointer, choose its thresholds, and measure the streaming engine on the test set.
+
+Run:    dvc repro stream                          Toy: make smoke
+Reads:  data/prepare/{train,dev,test}, data/pack/model.sotto
+Writes: data/stream/endpointer.safetensors (`sotto listen` takes it), metrics.json
+Cost:   three minutes on one core; of the test set, as many utterances as the parameters say, evenly spread
+"""
+
+from pipeline.corpus.shards import load_cuts
+from pipeline.evaluation import bias_lists, stream_metrics
+from pipeline.evaluation.streams import speech_end_s, spread, with_silence
+from pipeline.params import load_params
+from pipeline.runtime.bundle import load_packed
+from pipeline.runtime.endpoint_score import NAME, digest, write_endpointer
+from pipeline.runtime.engine import Engine
+from pipeline.tracking import run_stage, start_run
+from pipeline.training.endpointer import endpoint_examples, train_endpointer, with_chosen_thresholds
+
+MODEL = "data/pack/model.sotto"
+
+
+def main() -> None:
+    params = load_params("stream")
+    with start_run("stream", params, parents=["prepare", "pack"]) as run:
+        packed = load_packed(MODEL)
+        train = list(load_cuts("data/prepare/train"))
+        dev = spread(list(load_cuts("data/prepare/dev", with_audio=True)), params.dev_utterances)
+        test = spread(list(load_cuts("data/prepare/test", with_audio=True)), params.test_utterances)
+        examples = endpoint_examples(packed, spread(train, params.train_utterances), params.silence_s)
+        width = packed.model.encoder.output_width
+        model = train_endpointer(examples, width, params.seed, params.epochs)
+        chosen = (params.silence_s, params.max_early_cut, params.gap_ms)
+        endpointer = with_chosen_thresholds(packed, model, dev, *chosen)
+        path = run.scratch / NAME
+        write_endpointer(path, model, endpointer.config, digest(MODEL))
+        engine = Engine(packed, endpointer=endpointer)
+        recordings = [cut.load_audio()[0] for cut in test]
+        open_ended = [
+            with_silence(samples_S, speech_end_s(cut), params.silence_s)
+            for samples_S, cut in zip(recordings, test, strict=True)
+        ]
+        own = [bias_lists.own_phrases(c.supervisions[0].custom or {}) for c in [*test, *train]]
+        pool = bias_lists.distractor_pool(own, [c.supervisions[0].text or "" for c in train])
+        metrics = stream_metrics.endpoint_metrics(engine, open_ended, test, params.downstream_ms)
+        metrics |= stream_metrics.lattice_metrics(engine, recordings, test)
+        biased = spread(list(zip(recordings, test, strict=True)), params.bias_utterances)
+        measure = (params.phrase_score, params.seed, params.bootstrap_replicates)
+        metrics |= stream_metrics.bias_metrics(engine, *zip(*biased, strict=True), pool, *measure)
+        metrics["rtf/engine"] = stream_metrics.engine_rtf(engine, open_ended[: params.timed_utterances])
+        metrics["utterances/stream"] = len(test)
+        run.hand_off("data/stream", metrics=metrics, files={NAME: path})
+
+
+if __name__ == "__main__":
+    run_stage(main)
