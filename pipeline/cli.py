@@ -90,11 +90,15 @@ def listen(
     from_s: Annotated[
         float, typer.Option(help="Second to search from: where a wake word ended. Before it is only heard.")
     ] = 0.0,
+    cloud: Annotated[
+        str | None,
+        typer.Option(help="Address of a `sotto serve` that ranks the lattices anew; default: none."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Every event as a line of JSON, lattices among them.")
     ] = False,
 ) -> None:
-    """Write what is said while it is said: words so far, ends of turns."""
+    """Write what is said while it is said: words so far, ends of turns. Opens no socket without --cloud."""
     import contextlib
 
     from pipeline.runtime import listen as listening
@@ -114,8 +118,17 @@ def listen(
         chunks = file_chunks(source, chunk_ms)
     live = listening.show_live if sys.stdout.isatty() else listening.show_lines
     show = (listening.show_json if as_json else live)(sys.stdout)
-    with contextlib.suppress(KeyboardInterrupt):  # how listening to a microphone ends
-        for heard in listening.listen(engine, in_real_time(chunks) if realtime else chunks, bias, from_s):
+    with contextlib.ExitStack() as stack:
+        downstream = None
+        if cloud:
+            from pipeline.cloud.downstream import cloud_downstream
+            from pipeline.cloud.wire import known_words
+
+            words = known_words([piece for piece, _ in packed.tokenizer.pieces])
+            downstream = stack.enter_context(cloud_downstream(cloud, words))
+        stack.enter_context(contextlib.suppress(KeyboardInterrupt))  # how listening to a microphone ends
+        paced = in_real_time(chunks) if realtime else chunks
+        for heard in listening.listen(engine, paced, bias, from_s, downstream):
             show(heard)
 
 
@@ -140,7 +153,8 @@ def serve(
         Path | None, typer.Option(help="Packed recogniser whose lattices come; default as for transcribe.")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="JSON with language_model, internal, per_word; default: those below.")
+        Path | None,
+        typer.Option(help="JSON with language_model, internal, per_word; default: the same run's."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: every one.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8765,
@@ -156,7 +170,9 @@ def serve(
 
     hand = load_handoff(model)
     language = load_language(hand.card, hand.tensors)
-    chosen = read_weights(weights) if weights else DEFAULT_WEIGHTS
+    beside = model.parent / "stream/weights.json"
+    file = weights or (beside if beside.is_file() else None)
+    chosen = read_weights(file) if file else DEFAULT_WEIGHTS
     reranker = Reranker(language, load_packed(recogniser or default_model()), chosen)
     facts = {"weights": dataclasses.asdict(chosen), "tokenizer_hash": language.tokenizer_hash}
     uvicorn.run(create_app(reranker, facts), host=host, port=port, log_level="warning", access_log=False)

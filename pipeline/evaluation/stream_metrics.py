@@ -1,11 +1,11 @@
 """The device's numbers: end-pointing, biasing, lattices and speed of the engine on a test set, as flat metrics.
 
-`endpoint/…` times in ms, rates as fractions; `bias/<list>/…` percent, false accepts per 1,000 words; `lattice/…` bytes
-for each second of audio, WERs in percent; `rtf/engine` seconds of one core for a second of audio.
+`endpoint/…` times in ms, rates as fractions; `bias/<list>/…` percent, false accepts per 1,000 words; `rtf/engine`
+seconds of one core for a second of audio. `sent_utterances` is what `reranking.py` measures.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,16 @@ import torch
 from lhotse.cut import MonoCut
 
 from pipeline.decoding.biasing import BiasTrie
+from pipeline.decoding.lattice import Arc, Lattice
 from pipeline.decoding.lattice_format import write_lattice
-from pipeline.decoding.oracle import oracle
+from pipeline.decoding.rescoring import Candidate
 from pipeline.errors import UserError
 from pipeline.evaluation import bias_lists, endpointing
 from pipeline.evaluation.bias_lists import BiasList
 from pipeline.evaluation.biased_wer import biased_wer, with_biased_counts
 from pipeline.evaluation.endpointing import Outcome
 from pipeline.evaluation.intervals import wer_interval
+from pipeline.evaluation.reranking import Utterance
 from pipeline.evaluation.streams import never_ending, outcome, run_engine, speech_end_s, wake_end_s, words_of
 from pipeline.evaluation.wer import normalise, utterance_record, utterance_table
 from pipeline.runtime.audio import SAMPLE_RATE_HZ
@@ -29,7 +31,7 @@ from pipeline.runtime.endpoint_score import RULE
 from pipeline.runtime.engine import Engine
 from pipeline.runtime.phrases import bias_of
 
-PCM_BYTES_PER_S = 2 * SAMPLE_RATE_HZ
+EMPTY = Lattice(2, 1, (Arc(0, 1, "", 0.0, 0.0, 0, 1),))  # nothing was said
 LIST_SIZES = (0, 10, 100, 1000)
 CHUNK = 1_280  # samples: 80 ms
 
@@ -62,31 +64,32 @@ def endpoint_metrics(
     return {f"endpoint/{key}": value for key, value in found.items()}
 
 
-def lattice_metrics(
-    engine: Engine, recordings: Sequence[np.ndarray], cuts: Sequence[MonoCut]
-) -> dict[str, float]:
-    """`lattice/…` over one lattice for each recording: bytes on the wire, best path's WER, oracle WER."""
-    starts = [wake_end_s(cut) for cut in cuts]
-    size_bytes, errors, words = 0, 0, 0
-    heard: dict[str, str] = {}
+def sent_utterances(
+    engine: Engine,
+    recordings: Sequence[np.ndarray],
+    cuts: Sequence[MonoCut],
+    words: Sequence[str],
+    candidates: Callable[[Lattice], list[Candidate]],
+) -> list[Utterance]:
+    """One lattice for each recording, its bytes on the wire and the candidates of a second pass; in `cuts`' order.
+
+    `words`: those that both sides know. Where nothing was heard, a lattice of one empty path stands.
+    """
+    starts, found = [wake_end_s(cut) for cut in cuts], {}
     listener = never_ending(engine, RULE.score)
     for index, _, events in run_engine(listener, recordings, starts, [None] * len(cuts)):
-        reference = normalise(cuts[index].supervisions[0].text or "").split()
-        heard[cuts[index].id] = words_of(events)
-        words += len(reference)
-        if events and events[-1].lattice is not None:
-            size_bytes += len(write_lattice(events[-1].lattice))
-            errors += oracle(events[-1].lattice, reference).num_errors
-        else:
-            errors += len(reference)
-    duration_s = sum(map(len, recordings)) / SAMPLE_RATE_HZ
-    table = utterance_table([utterance_record(cut) for cut in cuts], heard, "packed")
-    return {
-        "lattice/bytes_per_s": size_bytes / duration_s,
-        "lattice/ratio_pcm": PCM_BYTES_PER_S * duration_s / max(1, size_bytes),
-        "lattice/one_best_wer": 100.0 * float(table["errors"].sum()) / max(1, words),
-        "lattice/oracle_wer": 100.0 * errors / max(1, words),
-    }
+        cut, last = cuts[index], events[-1].lattice if events else None
+        lattice = EMPTY if last is None else last
+        found[index] = Utterance(
+            cut.id,
+            cut.supervisions[0].speaker,
+            normalise(cut.supervisions[0].text or ""),
+            len(recordings[index]) / SAMPLE_RATE_HZ,
+            lattice,
+            candidates(lattice),
+            len(write_lattice(lattice, words)),
+        )
+    return [found[index] for index in range(len(cuts))]
 
 
 def bias_metrics(

@@ -9,7 +9,7 @@ Where a `downstream` is given, its answers come among the events.
 import base64
 import json
 from collections.abc import Callable, Iterable, Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -90,16 +90,24 @@ def show_json(out: TextIO) -> Show:
 
 
 def show_lines(out: TextIO) -> Show:
-    """Final words only, a line for each turn; of a downstream's answer that is text, the answer below."""
+    """Final words only, a line for each turn; below it what a downstream answered: words, the intent in brackets."""
 
     def show(heard: Event | Answer) -> None:
         if isinstance(heard, Answer):
             if heard.result is not None:
-                print(f"  → {heard.result}", file=out, flush=True)
+                print(f"  → {answer_line(heard.result)}", file=out, flush=True)
         elif isinstance(heard, FinalEnd) and heard.text:
             print(heard.text, file=out, flush=True)
 
     return show
+
+
+def answer_line(result: Any) -> str:
+    """An answer for people: its `text` and `intent` where it has them, else as it is."""
+    if not isinstance(result, dict):
+        return str(result)
+    intent = f" [{result['intent']}]" if result.get("intent") else ""
+    return f"{result.get('text', '')}{intent}" + (" (device)" if result.get("source") == "device" else "")
 
 
 def show_live(out: TextIO) -> Show:

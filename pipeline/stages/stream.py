@@ -1,19 +1,25 @@
-"""The device: train the end-pointer, choose its thresholds, and measure the streaming engine on the test set.
+"""The device: train the end-pointer, choose its thresholds, measure engine and second pass on the test set.
 
 Run:    dvc repro stream                          Toy: make smoke
-Reads:  data/prepare/{train,dev,test}, data/pack/model.sotto
-Writes: data/stream/endpointer.safetensors (`sotto listen` takes it), metrics.json
-Cost:   three minutes on one core; of the test set, as many utterances as the parameters say, evenly spread
+Reads:  data/prepare/{train,dev,test}, data/pack/model.sotto, data/language_model
+Writes: data/stream/endpointer.safetensors (`sotto listen` takes it), weights.json (`sotto serve`), metrics.json
+Cost:   five minutes on one core; of the test set, as many utterances as the parameters say, evenly spread
 """
 
+import json
+from dataclasses import asdict
+
+from pipeline.cloud.reranker import Reranker
 from pipeline.corpus.shards import load_cuts
-from pipeline.evaluation import bias_lists, stream_metrics
+from pipeline.decoding.rescoring import Weights
+from pipeline.evaluation import bias_lists, reranking, stream_metrics
 from pipeline.evaluation.streams import speech_end_s, spread, with_silence
+from pipeline.language.storage import load_language
 from pipeline.params import load_params
 from pipeline.runtime.bundle import load_packed
 from pipeline.runtime.endpoint_score import NAME, digest, write_endpointer
 from pipeline.runtime.engine import Engine
-from pipeline.tracking import run_stage, start_run
+from pipeline.tracking import load_handoff, run_stage, start_run
 from pipeline.training.endpointer import endpoint_examples, train_endpointer, with_chosen_thresholds
 
 MODEL = "data/pack/model.sotto"
@@ -21,8 +27,10 @@ MODEL = "data/pack/model.sotto"
 
 def main() -> None:
     params = load_params("stream")
-    with start_run("stream", params, parents=["prepare", "pack"]) as run:
+    with start_run("stream", params, parents=["prepare", "pack", "language_model"]) as run:
         packed = load_packed(MODEL)
+        hand = load_handoff("data/language_model")
+        reranker = Reranker(load_language(hand.card, hand.tensors), packed, Weights())
         train = list(load_cuts("data/prepare/train"))
         dev = spread(list(load_cuts("data/prepare/dev", with_audio=True)), params.dev_utterances)
         test = spread(list(load_cuts("data/prepare/test", with_audio=True)), params.test_utterances)
@@ -42,13 +50,20 @@ def main() -> None:
         own = [bias_lists.own_phrases(c.supervisions[0].custom or {}) for c in [*test, *train]]
         pool = bias_lists.distractor_pool(own, [c.supervisions[0].text or "" for c in train])
         metrics = stream_metrics.endpoint_metrics(engine, open_ended, test, params.downstream_ms)
-        metrics |= stream_metrics.lattice_metrics(engine, recordings, test)
+        wire = (reranker.words, reranker.candidates)
+        dev_audio = [cut.load_audio()[0] for cut in dev]
+        weights = reranking.choose_weights(stream_metrics.sent_utterances(engine, dev_audio, dev, *wire))
+        sent = stream_metrics.sent_utterances(engine, recordings, test, *wire)
+        metrics |= reranking.reranking_metrics(sent, weights, params.seed, params.bootstrap_replicates)
+        opus = [size for size in map(reranking.opus_size, recordings) if size is not None]
+        metrics |= reranking.wire_metrics([u.lattice_bytes for u in sent], [u.duration_s for u in sent], opus)
         biased = spread(list(zip(recordings, test, strict=True)), params.bias_utterances)
         measure = (params.phrase_score, params.seed, params.bootstrap_replicates)
         metrics |= stream_metrics.bias_metrics(engine, *zip(*biased, strict=True), pool, *measure)
         metrics["rtf/engine"] = stream_metrics.engine_rtf(engine, open_ended[: params.timed_utterances])
         metrics["utterances/stream"] = len(test)
-        run.hand_off("data/stream", metrics=metrics, files={NAME: path})
+        chosen_weights = json.dumps(asdict(weights), indent=1) + "\n"
+        run.hand_off("data/stream", metrics=metrics, files={NAME: path, "weights.json": chosen_weights})
 
 
 if __name__ == "__main__":
