@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from lhotse.cut import MonoCut
 
 from pipeline.evaluation.wer import normalise
 
@@ -39,6 +40,12 @@ def distractor_pool(own: Iterable[Sequence[str]], texts: Iterable[str]) -> list[
     names = sorted({phrase for phrases in own for phrase in phrases})
     counts = Counter(word for text in texts for word in normalise(text).split())
     return list(dict.fromkeys([*names, *sorted(counts, key=lambda word: (counts[word], word))]))
+
+
+def pool_of(test: Sequence[MonoCut], train: Sequence[MonoCut]) -> list[str]:
+    """The distractors of a test set: names of both sets, words of the training transcripts."""
+    own = [own_phrases(cut.supervisions[0].custom or {}) for cut in [*test, *train]]
+    return distractor_pool(own, [cut.supervisions[0].text or "" for cut in train])
 
 
 def bias_list(

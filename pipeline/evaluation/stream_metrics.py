@@ -16,9 +16,9 @@ from lhotse.cut import MonoCut
 from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.lattice import Arc, Lattice
 from pipeline.decoding.lattice_format import write_lattice
-from pipeline.decoding.rescoring import Candidate
+from pipeline.decoding.rescoring import Candidate, Weights
 from pipeline.errors import UserError
-from pipeline.evaluation import bias_lists, endpointing
+from pipeline.evaluation import bias_lists, endpointing, reranking
 from pipeline.evaluation.bias_lists import BiasList
 from pipeline.evaluation.biased_wer import biased_wer, with_biased_counts
 from pipeline.evaluation.endpointing import Outcome
@@ -90,6 +90,21 @@ def sent_utterances(
             len(write_lattice(lattice, words)),
         )
     return [found[index] for index in range(len(cuts))]
+
+
+def second_pass(
+    dev: Sequence[Utterance],
+    test: Sequence[Utterance],
+    audio: Sequence[np.ndarray],
+    seed: int,
+    replicates: int,
+) -> tuple[Weights, dict[str, float]]:
+    """Weights chosen on dev, and `lattice/…` of the test set under them; `audio`: of test, for its size as Opus."""
+    weights = reranking.choose_weights(dev)
+    opus = [size for size in map(reranking.opus_size, audio) if size is not None]
+    sizes, durations_s = [each.lattice_bytes for each in test], [each.duration_s for each in test]
+    metrics = reranking.reranking_metrics(test, weights, seed, replicates)
+    return weights, metrics | reranking.wire_metrics(sizes, durations_s, opus)
 
 
 def bias_metrics(

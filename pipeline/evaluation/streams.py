@@ -72,6 +72,14 @@ def with_silence(samples_S: np.ndarray, end_s: float, silence_s: float) -> np.nd
     return continued(samples_S, start * step, stop * step, int(16_000 * silence_s))
 
 
+def left_open(
+    recordings: Sequence[np.ndarray], cuts: Sequence[MonoCut], silence_s: float
+) -> list[np.ndarray]:
+    """Each recording as a microphone would go on: `silence_s` more of its background."""
+    pairs = zip(recordings, cuts, strict=True)
+    return [with_silence(samples_S, speech_end_s(cut), silence_s) for samples_S, cut in pairs]
+
+
 @dataclass(frozen=True)
 class Recording:
     """A score that remembers: the scores of a turn lie in its hidden state."""

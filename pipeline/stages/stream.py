@@ -12,8 +12,8 @@ from dataclasses import asdict
 from pipeline.cloud.reranker import Reranker
 from pipeline.corpus.shards import load_cuts
 from pipeline.decoding.rescoring import Weights
-from pipeline.evaluation import bias_lists, reranking, stream_metrics
-from pipeline.evaluation.streams import speech_end_s, spread, with_silence
+from pipeline.evaluation import bias_lists, stream_metrics
+from pipeline.evaluation.streams import left_open, spread
 from pipeline.language.storage import load_language
 from pipeline.params import load_params
 from pipeline.runtime.bundle import load_packed
@@ -35,35 +35,26 @@ def main() -> None:
         dev = spread(list(load_cuts("data/prepare/dev", with_audio=True)), params.dev_utterances)
         test = spread(list(load_cuts("data/prepare/test", with_audio=True)), params.test_utterances)
         examples = endpoint_examples(packed, spread(train, params.train_utterances), params.silence_s)
-        width = packed.model.encoder.output_width
-        model = train_endpointer(examples, width, params.seed, params.epochs)
+        model = train_endpointer(examples, packed.model.encoder.output_width, params.seed, params.epochs)
         chosen = (params.silence_s, params.max_early_cut, params.gap_ms)
         endpointer = with_chosen_thresholds(packed, model, dev, *chosen)
-        path = run.scratch / NAME
-        write_endpointer(path, model, endpointer.config, digest(MODEL))
+        write_endpointer(run.scratch / NAME, model, endpointer.config, digest(MODEL))
         engine = Engine(packed, endpointer=endpointer)
-        recordings = [cut.load_audio()[0] for cut in test]
-        open_ended = [
-            with_silence(samples_S, speech_end_s(cut), params.silence_s)
-            for samples_S, cut in zip(recordings, test, strict=True)
-        ]
-        own = [bias_lists.own_phrases(c.supervisions[0].custom or {}) for c in [*test, *train]]
-        pool = bias_lists.distractor_pool(own, [c.supervisions[0].text or "" for c in train])
+        dev_audio, recordings = ([cut.load_audio()[0] for cut in cuts] for cuts in (dev, test))
+        open_ended = left_open(recordings, test, params.silence_s)
         metrics = stream_metrics.endpoint_metrics(engine, open_ended, test, params.downstream_ms)
         wire = (reranker.words, reranker.candidates)
-        dev_audio = [cut.load_audio()[0] for cut in dev]
-        weights = reranking.choose_weights(stream_metrics.sent_utterances(engine, dev_audio, dev, *wire))
+        draws = (params.seed, params.bootstrap_replicates)
+        dev_sent = stream_metrics.sent_utterances(engine, dev_audio, dev, *wire)
         sent = stream_metrics.sent_utterances(engine, recordings, test, *wire)
-        metrics |= reranking.reranking_metrics(sent, weights, params.seed, params.bootstrap_replicates)
-        opus = [size for size in map(reranking.opus_size, recordings) if size is not None]
-        metrics |= reranking.wire_metrics([u.lattice_bytes for u in sent], [u.duration_s for u in sent], opus)
-        biased = spread(list(zip(recordings, test, strict=True)), params.bias_utterances)
-        measure = (params.phrase_score, params.seed, params.bootstrap_replicates)
-        metrics |= stream_metrics.bias_metrics(engine, *zip(*biased, strict=True), pool, *measure)
+        weights, found = stream_metrics.second_pass(dev_sent, sent, recordings, *draws)
+        biased = zip(*spread(list(zip(recordings, test, strict=True)), params.bias_utterances), strict=True)
+        pool = bias_lists.pool_of(test, train)
+        metrics |= found | stream_metrics.bias_metrics(engine, *biased, pool, params.phrase_score, *draws)
         metrics["rtf/engine"] = stream_metrics.engine_rtf(engine, open_ended[: params.timed_utterances])
         metrics["utterances/stream"] = len(test)
-        chosen_weights = json.dumps(asdict(weights), indent=1) + "\n"
-        run.hand_off("data/stream", metrics=metrics, files={NAME: path, "weights.json": chosen_weights})
+        files = {NAME: run.scratch / NAME, "weights.json": json.dumps(asdict(weights)) + "\n"}
+        run.hand_off("data/stream", metrics=metrics, files=files)
 
 
 if __name__ == "__main__":
