@@ -70,7 +70,7 @@ def test_bias_lists_hold_the_own_phrases_and_nothing_else_that_was_said():
 
 def test_blank_posteriors_are_those_of_the_search(tmp_path):
     packed = tiny_packed(tmp_path)
-    features_1NF = fbank(torch.from_numpy(noise(4, 1))[None], packed.fbank_config)
+    features_1NF = fbank(torch.from_numpy(noise(9, 1))[None], packed.fbank_config)
     with torch.no_grad():
         encoded_1TD, _ = packed.model.step(features_1NF, packed.model.initial_state(1))
         (result,) = greedy(packed.model, encoded_1TD, torch.tensor([encoded_1TD.shape[1]]))
