@@ -20,7 +20,7 @@ endif
 export MLFLOW_TRACKING_URI
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup repro repro-real test smoke bench mlflow lab lint lock clean
+.PHONY: help setup repro device repro-real test smoke bench mlflow lab lint lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -40,7 +40,7 @@ setup: .venv/.stamp  ## the virtual environment, from requirements.lock (about a
 
 ifeq ($(strip $(PRESET)),)
 repro: .venv/.stamp .scratch/params.checked  ## the main job: every stage out of date (PRESET=full|joint|…: in runs/PRESET)
-	@.venv/bin/dvc repro
+	@.venv/bin/dvc repro report
 else
 repro: .venv/.stamp
 	@.venv/bin/python -m pipeline.presets $(PRESET)
@@ -50,6 +50,9 @@ endif
 .scratch/params.checked: params.yaml $(wildcard pipeline/*.py pipeline/*/config.py) | .venv/.stamp
 	@.venv/bin/python -m pipeline.params
 	@mkdir -p $(@D) && touch $@
+
+device: repro  ## after the main job: the cloud's language model, the end-pointer, the engine's numbers (10 minutes)
+	@.venv/bin/dvc repro language_model stream
 
 repro-real: .venv/.stamp  ## the same graph on real speech; SOTTO_MANIFEST names the JSONL manifest
 	@.venv/bin/python -m pipeline.presets real

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.features.augment import SpecAugmentConfig
     from pipeline.features.fbank import FbankConfig
     from pipeline.features.perturb import PerturbConfig
+    from pipeline.language.config import LanguageModelConfig, LanguageTrainerConfig
     from pipeline.models.config import TransducerConfig
     from pipeline.training.config import TrainerConfig
 
@@ -32,10 +33,15 @@ LAZY_TYPES = {
     "SpecAugmentConfig": "pipeline.features.augment",
     "FbankConfig": "pipeline.features.fbank",
     "PerturbConfig": "pipeline.features.perturb",
+    "LanguageModelConfig": "pipeline.language.config",
+    "LanguageTrainerConfig": "pipeline.language.config",
     "TransducerConfig": "pipeline.models.config",
     "TrainerConfig": "pipeline.training.config",
 }
-STAGES = ("prepare", "teacher", "label", "student", "sparsify", "qat", "pack", "evaluate", "report")
+STAGES = (
+    "prepare", "teacher", "label", "student", "sparsify", "qat", "pack", "evaluate", "report",
+    "language_model", "stream",
+)  # fmt: skip
 SHARED = ("seed", "data", "features")
 SPLITS = ("train", "unlabelled", "dev", "test")
 Compressible = Literal["student", "sparsify", "qat"]
@@ -99,11 +105,41 @@ class PackParams:
 
 
 @dataclass(frozen=True)
+class LanguageModelParams:
+    """`drawn_hours`: sentences of the synthetic grammar beside the transcripts, as many as take so long to say."""
+
+    seed: int
+    data: "DataConfig"
+    drawn_hours: float
+    model: "LanguageModelConfig"
+    trainer: "LanguageTrainerConfig"
+
+
+@dataclass(frozen=True)
 class EvaluateParams:
     seed: int
     features: "FbankConfig"
     batch_seconds: float
     noisy_snr_db: float
+    bootstrap_replicates: int
+
+
+@dataclass(frozen=True)
+class StreamParams:
+    """`…_utterances`: how many of each set, evenly spread; `silence_s`: background put behind each."""
+
+    seed: int
+    train_utterances: int
+    dev_utterances: int
+    test_utterances: int
+    bias_utterances: int
+    timed_utterances: int
+    epochs: int
+    silence_s: float
+    max_early_cut: float
+    gap_ms: float
+    downstream_ms: float
+    phrase_score: float
     bootstrap_replicates: int
 
 
@@ -115,7 +151,7 @@ class ReportParams:
 STAGE_TYPES: dict[str, type] = {
     "prepare": PrepareParams, "teacher": TeacherParams, "label": LabelParams, "student": StudentParams,
     "sparsify": CompressParams, "qat": CompressParams, "pack": PackParams, "evaluate": EvaluateParams,
-    "report": ReportParams,
+    "report": ReportParams, "language_model": LanguageModelParams, "stream": StreamParams,
 }  # fmt: skip
 
 
@@ -141,6 +177,10 @@ CHECKS = {
     "levels": Check(lambda v: 3 <= v <= 255 and v % 2 == 1, "an odd number of levels between 3 and 255"),
     "epochs": COUNT, "batch_seconds": POSITIVE, "peak_lr": POSITIVE, "weight_decay": NOT_NEGATIVE,
     "gradient_clip": POSITIVE, "warmup_share": FRACTION, "bootstrap_replicates": COUNT,
+    "drawn_hours": NOT_NEGATIVE, "batch_sentences": COUNT, "embedding_width": COUNT,
+    "train_utterances": COUNT, "dev_utterances": COUNT, "test_utterances": COUNT, "bias_utterances": COUNT,
+    "timed_utterances": COUNT, "silence_s": NOT_NEGATIVE, "max_early_cut": FRACTION, "gap_ms": NOT_NEGATIVE,
+    "downstream_ms": NOT_NEGATIVE, "phrase_score": NOT_NEGATIVE,
     "width": COUNT, "joiner_width": COUNT, "num_layers": COUNT, "num_heads": COUNT,
 }  # fmt: skip
 

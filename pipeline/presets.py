@@ -118,7 +118,7 @@ def repro(folder: Path, preset: str, root: Path) -> int:
         "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI") or TRACKING_DEFAULT.format(root),
     }
     return subprocess.run(
-        [sys.executable, "-m", "dvc", "repro"], cwd=folder, env=environment, check=False
+        [sys.executable, "-m", "dvc", "repro", "report"], cwd=folder, env=environment, check=False
     ).returncode
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.decoding.beam import BeamConfig, BeamSearch
 from pipeline.decoding.biasing import MAX_TOKEN, BiasGroup, BiasTrie
 from pipeline.errors import UserError
 from pipeline.evaluation import biased_wer, intervals, wer
@@ -59,6 +60,18 @@ def test_scores_that_are_not_round_leave_only_rounding(phrases, factor, sequence
     phrases = [(tokens, factor * score) for tokens, score in phrases]
     expected = earned(spoken(sequence), with_prefixes(phrases))
     assert total(BiasTrie.build(phrases), sequence) == pytest.approx(expected, abs=1e-9)
+
+
+@given(PHRASES, st.integers(0, 99))
+@settings(max_examples=50, deadline=None)
+def test_a_search_takes_all_tokens_of_a_node_at_once(phrases, seed):
+    """The row of a trie's node in the beam search against one step for each token."""
+    search = BeamSearch(None, BeamConfig(), BiasTrie.build(phrases))
+    node = seed % search.bias.num_nodes
+    row = search._row(node, 7)
+    assert list(zip(row.nodes, row.bonus_V.tolist(), strict=True)) == [
+        search.bias.step(node, token) for token in range(7)
+    ]
 
 
 @given(PHRASES, SEQUENCE, SEQUENCE)

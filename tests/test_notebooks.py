@@ -15,7 +15,12 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def test_there_are_notebooks_for_a_tour_for_errors_and_for_tradeoffs():
-    assert [path.stem for path in NOTEBOOKS] == ["01_tour", "02_error_analysis", "03_compression_tradeoffs"]
+    assert [path.stem for path in NOTEBOOKS] == [
+        "01_tour",
+        "02_error_analysis",
+        "03_compression_tradeoffs",
+        "04_latency_and_lattices",
+    ]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

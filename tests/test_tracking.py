@@ -229,15 +229,16 @@ def test_the_parent_run_is_replaced_if_the_store_lacks_it_and_closed_by_report(p
     (project / ".scratch").mkdir()
     store.PARENT_FILE.write_text(json.dumps({"run_id": "0" * 32}))
     experiment = store.open_store(store.tracking_uri())[1]
-    parent = store.parent_run(client(), experiment)
-    assert parent != "0" * 32 and store.parent_run(client(), experiment) == parent
+    parent = store.parent_run(client(), experiment, "prepare")
+    assert parent != "0" * 32 and store.parent_run(client(), experiment, "stream") == parent
     folder = project / "data/grow"
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text('{"wer/packed/test": 4.5}')
     store.close_parent(client())
     assert client().get_run(parent).info.status == "FINISHED"
     assert client().get_run(parent).data.metrics["wer/packed/test"] == 4.5
-    assert not store.PARENT_FILE.exists()
+    assert store.parent_run(client(), experiment, "stream") == parent, "what comes after the report joins it"
+    assert store.parent_run(client(), experiment, "prepare") != parent
 
 
 def test_relative_tracking_files_are_made_absolute(project, monkeypatch):

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.token_lattice import BLANK_ID, TokenArc, TokenLattice
 from pipeline.models.predictor import CONTEXT_SIZE
 from pipeline.models.transducer import Transducer
@@ -153,6 +154,9 @@ class BeamSearch:
     def _row(self, node: Hashable, num_tokens: int) -> BiasRow:
         if self.bias is None:
             return BiasRow((node,) * num_tokens, np.zeros(num_tokens))
+        if isinstance(self.bias, BiasTrie):  # the same, all tokens at once
+            nodes_V, bonus_V = self.bias.step_many(np.array(node), np.arange(num_tokens))
+            return BiasRow(tuple(nodes_V.tolist()), bonus_V)
         steps = [(node, 0.0)] + [self.bias.step(node, token) for token in range(1, num_tokens)]
         return BiasRow(tuple(after for after, _ in steps), np.array([bonus for _, bonus in steps]))
 

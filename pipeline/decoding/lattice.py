@@ -8,8 +8,8 @@ path's score is the sum of `total` over its arcs, or of whatever a second pass p
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from math import exp, inf, log
+from operator import itemgetter
 from typing import NamedTuple
 
 SLACK = 1e-4  # nats; rounding must not cost the best path
@@ -118,21 +118,22 @@ def best_path(lattice: Lattice, score: Score = total) -> Path:
 
 
 def n_best(lattice: Lattice, num_paths: int, score: Score = total) -> list[Path]:
-    """The paths with the highest scores, best first; fewer if the lattice has fewer (A*, exact)."""
-    after, leaving = best_after(lattice, score), _by_node(lattice, "source")
-    order = count()  # heapq compares no further than this
-    queue: list[tuple] = [(-after[0], next(order), 0, 0.0, None)]
-    found: list[Path] = []
-    while queue and len(found) < num_paths:
-        _, _, node, so_far, trail = heapq.heappop(queue)
-        if node == lattice.num_nodes - 1:
-            found.append(Path(_unrolled(trail), so_far))
-        for arc in leaving[node]:
-            reached = so_far + score(arc)
-            heapq.heappush(
-                queue, (-reached - after[arc.target], next(order), arc.target, reached, (trail, arc))
-            )
-    return found
+    """The paths with the highest scores, best first; fewer if the lattice has fewer.
+
+    Exact: from the end backwards, the best ways on from each node. At most arcs x `num_paths` steps for any lattice,
+    where a best-first search takes exponentially many if scores are alike.
+    """
+    leaving = _by_node(lattice, "source")
+    ahead: list[list[tuple[float, Arc | None, int]]] = [[] for _ in range(lattice.num_nodes)]
+    ahead[-1] = [(0.0, None, 0)]
+    for node in reversed(range(lattice.num_nodes - 1)):
+        ways = (
+            (score(arc) + further[0], arc, number)
+            for arc in leaving[node]
+            for number, further in enumerate(ahead[arc.target])
+        )
+        ahead[node] = heapq.nlargest(num_paths, ways, key=itemgetter(0))
+    return [Path(_unrolled(ahead, number), way[0]) for number, way in enumerate(ahead[0])]
 
 
 def best_before(lattice: Lattice, score: Score = total) -> list[float]:
@@ -206,12 +207,13 @@ def _reachable(first: int, steps: Sequence[tuple[int, int]]) -> set[int]:
     return seen
 
 
-def _unrolled(trail: tuple | None) -> tuple[Arc, ...]:
-    arcs = []
-    while trail is not None:
-        trail, arc = trail
+def _unrolled(ahead: Sequence[Sequence[tuple]], number: int) -> tuple[Arc, ...]:
+    arcs, node = [], 0
+    while (way := ahead[node][number])[1] is not None:
+        _, arc, number = way
         arcs.append(arc)
-    return tuple(reversed(arcs))
+        node = arc.target
+    return tuple(arcs)
 
 
 def _log_add(left: float, right: float) -> float:

@@ -198,7 +198,9 @@ def annotate_models(metrics: Mapping[str, float]) -> None:
         if plain and card.exists():
             annotate_run(load_handoff(card.parent).card.get("run_id", ""), plain)
     client, experiment = store.open_store(store.tracking_uri())
-    store.log_metrics(client, store.parent_run(client, experiment), plain_metrics(metrics, "packed"))
+    store.log_metrics(
+        client, store.parent_run(client, experiment, "evaluate"), plain_metrics(metrics, "packed")
+    )
 
 
 def plain_metrics(metrics: Mapping[str, float], model: str) -> dict[str, float]:

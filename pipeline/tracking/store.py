@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EXPERIMENT = "sotto"
 PARENT_FILE = Path(".scratch/repro.json")
 PARENT_TAG = "mlflow.parentRunId"
+AFTER_REPORT = ("language_model", "stream")  # stages beside the main job; they join the repro that was last
 LONGEST_PARAM = 6000  # characters, MLflow's limit
 BATCH = 100  # parameters per call, MLflow's limit
 SQLITE = "sqlite:///"
@@ -63,9 +64,10 @@ def _artifact_folder(uri: str) -> str | None:
     return str(Path(uri.removeprefix(SQLITE)).parent / "mlartifacts") if uri.startswith(SQLITE) else None
 
 
-def parent_run(client: "MlflowClient", experiment: str) -> str:
+def parent_run(client: "MlflowClient", experiment: str, stage: str) -> str:
     """The open parent run of this `dvc repro`: after a kill the same, a new one if the store lacks it."""
-    run_id = read_json(PARENT_FILE).get("run_id")
+    known = read_json(PARENT_FILE)
+    run_id = known.get("run_id") or (known.get("closed_run_id") if stage in AFTER_REPORT else None)
     if run_id and find_run(client, run_id):
         return run_id
     preset = os.environ.get("SOTTO_PRESET", "default")
@@ -84,7 +86,7 @@ def close_parent(client: "MlflowClient") -> None:
             log_metrics(client, run_id, read_json(file))
         client.log_artifact(run_id, "params.yaml")
         client.set_terminated(run_id, "FINISHED")
-    PARENT_FILE.unlink(missing_ok=True)
+    write_json(PARENT_FILE, {"closed_run_id": run_id})
 
 
 def child_run(
@@ -98,7 +100,7 @@ def child_run(
         return known
     tags = {
         "mlflow.runName": stage,
-        PARENT_TAG: parent_run(client, experiment),
+        PARENT_TAG: parent_run(client, experiment, stage),
         "family": stage,
         "preset": os.environ.get("SOTTO_PRESET", "default"),
         "git_commit": commit(),

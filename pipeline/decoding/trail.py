@@ -1,0 +1,62 @@
+"""The best path of a beam search so far, kept up frame by frame: what a partial result and an end-pointer ask for.
+
+A state's trail is that of the best arc into it, with the arc's token behind. Trails share their beginnings and blank
+gives a state the very trail of its source, so that a frame costs one look at each state and "nothing was said in this
+frame" is an identity. `token_lattice.best_tokens` of the finished search is the slow twin.
+"""
+
+from math import exp
+from typing import NamedTuple, Optional
+
+from pipeline.decoding.beam import BeamSearch, BeamState
+from pipeline.decoding.token_lattice import BLANK_ID, TokenArc
+
+
+class Trail(NamedTuple):
+    """`token`, emitted in `frame` (80 ms, from the start of the search), behind those of `before`."""
+
+    before: Optional["Trail"]
+    token: int
+    frame: int
+
+
+Trails = tuple[Trail | None, ...]  # of each state; None: no token yet
+START: Trails = (None,)
+
+
+def extend(trails: Trails, arcs: tuple[TokenArc, ...], frame: int) -> Trails:
+    """The trails after a frame whose arcs, the best first, these are."""
+    after: dict[int, Trail | None] = {}
+    for arc in arcs:
+        if arc.target not in after:  # the first to arrive is the best
+            before = trails[arc.source]
+            after[arc.target] = before if arc.token == BLANK_ID else Trail(before, arc.token, frame)
+    return tuple(after[state] for state in range(len(after)))
+
+
+def best_state(search: BeamSearch, state: BeamState) -> int:
+    """The state that would win if the search ended now, with what the bias takes back."""
+    if search.bias is None:
+        return 0
+    totals = [
+        total + search.bias.final(key.node) for key, total in zip(state.keys, state.totals, strict=True)
+    ]
+    return totals.index(max(totals))
+
+
+def tokens_of(trail: Trail | None) -> list[int]:
+    """Its tokens, the first one first."""
+    tokens = []
+    while trail is not None:
+        tokens.append(trail.token)
+        trail = trail.before
+    return tokens[::-1]
+
+
+def blank_posterior(arcs: tuple[TokenArc, ...], state: int) -> float:
+    """P(blank) in a frame, after the context from which its best arc into `state` came; 0 where it was pruned."""
+    source = next(arc.source for arc in arcs if arc.target == state)
+    for arc in arcs:
+        if arc.source == source and arc.token == BLANK_ID:
+            return min(1.0, exp(arc.acoustic))
+    return 0.0

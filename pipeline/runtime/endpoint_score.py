@@ -1,0 +1,135 @@
+"""Has the speaker finished? The score of a frame, for many streams at once: a trained model's, or a rule's.
+
+    endpointer = load_endpointer("data/stream/endpointer.safetensors", recogniser=digest) or RULE
+    hidden_D = endpointer.score.initial()
+    scores, hidden = endpointer.score(encoded_BD, pause_BD, [hidden_D, …])     # one frame of each of B streams
+
+The state machine over the score is `decoding/endpointer.py`, the model `decoding/endpoint_model.py`.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pipeline.decoding.endpoint_model import PAUSE_FEATURES, EndpointModel, EndpointModelConfig
+from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig
+from pipeline.errors import UserError
+from pipeline.files import write_atomically
+
+NAME = "endpointer.safetensors"
+FRAMES_SINCE_TOKEN, HAS_WORDS = PAUSE_FEATURES.index("frames_since_token"), PAUSE_FEATURES.index("has_words")
+
+
+class Score(Protocol):
+    """One frame of B streams: their encoder frames, pause features (PAUSE_FEATURES) and hidden states."""
+
+    def initial(self) -> Any: ...
+
+    def __call__(
+        self, encoded_BD: Tensor, pause_BD: Tensor, hidden: Sequence[Any]
+    ) -> tuple[list[float], list[Any]]: ...
+
+
+@dataclass(frozen=True)
+class RuleScore:
+    """Silence as a share of `silence_ms`, the rule of Kaldi and sherpa-onnx as a score; 0 before the first word."""
+
+    silence_ms: float = 1_000.0
+
+    def initial(self) -> None:
+        return None
+
+    def __call__(
+        self, encoded_BD: Tensor, pause_BD: Tensor, hidden: Sequence[None]
+    ) -> tuple[list[float], list[None]]:
+        share_B = (pause_BD[:, FRAMES_SINCE_TOKEN] * FRAME_MS / self.silence_ms).clamp_max(1.0)
+        return (share_B * pause_BD[:, HAS_WORDS]).tolist(), list(hidden)
+
+
+@dataclass(frozen=True)
+class ModelScore:
+    """The trained model's probability; a hidden state is its GRU's (D,)."""
+
+    model: EndpointModel
+
+    def initial(self) -> Tensor:
+        return self.model.initial_state(1)[0]
+
+    @torch.inference_mode()
+    def __call__(
+        self, encoded_BD: Tensor, pause_BD: Tensor, hidden: Sequence[Tensor]
+    ) -> tuple[list[float], list[Tensor]]:
+        logit_B1, hidden_BD = self.model.step(
+            encoded_BD[:, None], pause_BD[:, None], torch.stack(list(hidden))
+        )
+        return logit_B1[:, 0].sigmoid().tolist(), list(hidden_BD)
+
+
+@dataclass(frozen=True)
+class Endpointer:
+    """A score and the thresholds that were chosen for it."""
+
+    score: Score
+    config: EndpointConfig
+
+
+RULE = Endpointer(RuleScore(), EndpointConfig(speculative_threshold=0.6, final_threshold=0.8))
+
+
+def write_endpointer(
+    path: str | Path, model: EndpointModel, config: EndpointConfig, recogniser: str = ""
+) -> None:
+    """Weights, sizes and thresholds as one safetensors file; `recogniser`: digest of the packed file it belongs to."""
+    described = {"model": asdict(model.config), "thresholds": asdict(config), "recogniser": recogniser}
+    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    write_atomically(Path(path), save(tensors, {"endpointer": json.dumps(described, sort_keys=True)}))
+
+
+def load_endpointer(path: str | Path, recogniser: str | None = None) -> Endpointer:
+    """What `write_endpointer` wrote. Raises UserError for any other file, and for another recogniser's if one is
+    given: its encoder's outputs mean something else.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            described = json.loads((file.metadata() or {})["endpointer"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        model = EndpointModel(EndpointModelConfig(**described["model"]))
+        model.load_state_dict(tensors)
+        config = EndpointConfig(**described["thresholds"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: is no end-pointer file; `dvc repro stream` writes one") from error
+    if recogniser is not None and described.get("recogniser") != recogniser:
+        raise UserError(f"{path}: was trained for another recogniser; run `dvc repro stream`")
+    return Endpointer(ModelScore(model.eval().requires_grad_(False)), config)
+
+
+def digest(path: str | Path) -> str:
+    """What an end-pointer file remembers of its recogniser's packed file. Raises UserError if it cannot be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read; give the path of a .sotto file") from error
+
+
+def find_endpointer(recogniser: str | Path, path: str | Path | None = None) -> Endpointer:
+    """The end-pointer in `path`; without one, that of the run which the packed file `recogniser` is of
+    (data/pack/model.sotto → data/stream/endpointer.safetensors), if it was trained for this very file; else the rule.
+
+    Raises UserError as `load_endpointer` where a path is given.
+    """
+    recogniser = Path(recogniser)
+    if path is not None:
+        return load_endpointer(path, digest(recogniser))
+    beside = recogniser.parent.parent / "stream" / NAME
+    try:
+        return load_endpointer(beside, digest(recogniser)) if beside.is_file() else RULE
+    except UserError:
+        return RULE  # another recogniser's: the run has not come as far as its stage `stream` yet

@@ -1,0 +1,167 @@
+"""Encoder, predictor, joiner and greedy search of a packed LSTM transducer as one compiled function.
+
+The arithmetic of models/lstm_encoder.py, predictor.py, joiner.py and decoding/greedy.py on integers (see
+fast_weights.py), one 80 ms frame after the other, so that results do not depend on how many come at once.
+No array that is given is changed. Twin: runtime/recogniser.py; `tests/test_fast_step.py` compares them.
+"""
+
+import numpy as np
+from numba import njit
+
+from pipeline.runtime.fast_weights import FEATURES_PER_FRAME
+
+BLANK_ID = 0
+NORM_EPSILON = np.float32(1e-5)  # of torch's LayerNorm
+ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
+TANH_ONE = np.float32(7.90531110763549805)  # from here on tanh is 1 in float32
+TANH_ABOVE = tuple(
+    np.float32(value)
+    for value in (
+        -2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08,
+        1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03,
+    )
+)  # fmt: skip
+TANH_BELOW = tuple(
+    np.float32(value)
+    for value in (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
+)
+
+compiled = njit(cache=True, fastmath={"contract"}, error_model="numpy")
+
+
+@compiled
+def advance(features_NF, first_searched, hidden_LD, cell_LD, predicted_J, context_2, weights):
+    """N // 8 frames of 80 ms; those before `first_searched` are heard, not searched.
+
+    Returns (symbol_T int64, log_prob_T float32, hidden_LD, cell_LD, predicted_J, context_2): blank where nothing was
+    emitted or searched; `predicted_J` is the predictor's part of the joiner's sum after `context_2`.
+    """
+    num_frames = len(features_NF) // FEATURES_PER_FRAME
+    symbol_T, log_prob_T = np.zeros(num_frames, np.int64), np.zeros(num_frames, np.float32)
+    hidden_LD, cell_LD, context_2 = hidden_LD.copy(), cell_LD.copy(), context_2.copy()
+    for t in range(num_frames):
+        frame_NF = features_NF[t * FEATURES_PER_FRAME : (t + 1) * FEATURES_PER_FRAME]
+        encoded_D = _encode(frame_NF, hidden_LD, cell_LD, weights)
+        if t < first_searched:
+            continue
+        symbol_T[t], log_prob_T[t] = _best_symbol(encoded_D, predicted_J, weights)
+        if symbol_T[t] != BLANK_ID:
+            context_2[0], context_2[1] = context_2[1], symbol_T[t]
+            predicted_J = predict(context_2, weights)
+    return symbol_T, log_prob_T, hidden_LD, cell_LD, predicted_J, context_2
+
+
+@compiled
+def predict(context_2, weights):
+    """The predictor's part of the joiner's sum (J,) after the last two tokens."""
+    width = weights.embedding_VP.shape[1]
+    embedded_C = np.empty(2 * width, np.float32)
+    embedded_C[:width] = weights.embedding_VP[context_2[0]]
+    embedded_C[width:] = weights.embedding_VP[context_2[1]]
+    mixed_P = _tanh(_product(weights.mix, embedded_C) + weights.mix_bias_P)
+    return _product(weights.predictor_projection, mixed_P)
+
+
+@compiled
+def _encode(frame_NF, hidden_LD, cell_LD, weights):
+    """One frame of eight feature rows -> encoded_D; hidden and cell are moved on in place."""
+    num_features, num_bins = frame_NF.shape
+    stacked_C = np.empty(num_features * num_bins, np.float32)
+    for n in range(num_features):
+        for f in range(num_bins):
+            value = (frame_NF[n, f] - weights.statistics_2F[0, f]) * weights.statistics_2F[1, f]
+            stacked_C[n * num_bins + f] = value
+    x_D = _product(weights.input, stacked_C) + weights.input_bias_I
+    for layer in range(len(hidden_LD)):
+        _lstm(layer, x_D, hidden_LD[layer], cell_LD[layer], weights)
+        y_D = hidden_LD[layer].copy() if layer == 0 else x_D + hidden_LD[layer]
+        x_D = _normalise(y_D, weights.norms_L2D[layer])
+    return x_D
+
+
+@compiled
+def _lstm(layer, x_C, hidden_D, cell_D, weights):
+    """One step of one layer; hidden and cell are moved on in place."""
+    width = len(hidden_D)
+    from_input_G, from_hidden_G = np.zeros(4 * width, np.float32), np.zeros(4 * width, np.float32)
+    _accumulate(weights.from_input_LIG[layer], x_C, from_input_G)
+    _accumulate(weights.from_hidden_LDG[layer], hidden_D, from_hidden_G)
+    scale_2G, bias_G = weights.gates_scale_L2G[layer], weights.gates_bias_LG[layer]
+    gates_G = from_input_G * scale_2G[0] + from_hidden_G * scale_2G[1] + bias_G
+    i_D, f_D = _sigmoid(gates_G[:width]), _sigmoid(gates_G[width : 2 * width])
+    g_D, o_D = _tanh(gates_G[2 * width : 3 * width]), _sigmoid(gates_G[3 * width :])
+    cell_D[:] = f_D * cell_D + i_D * g_D
+    hidden_D[:] = o_D * _tanh(cell_D)
+
+
+@compiled
+def _normalise(x_D, norm_2D):
+    count = np.float32(len(x_D))
+    total = ZERO
+    for value in x_D:
+        total += value
+    mean, squares = total / count, ZERO
+    for value in x_D:
+        squares += (value - mean) * (value - mean)
+    scale = ONE / np.sqrt(squares / count + NORM_EPSILON)
+    return (x_D - mean) * scale * norm_2D[0] + norm_2D[1]
+
+
+@compiled
+def _best_symbol(encoded_D, predicted_J, weights):
+    """(most probable symbol, its log-probability) of one frame."""
+    projected_J = _product(weights.encoder_projection, encoded_D) + weights.encoder_projection_bias_J
+    logit_V = _product(weights.output, _tanh(projected_J + predicted_J)) + weights.output_bias_V
+    best = np.argmax(logit_V)
+    total = ZERO
+    for logit in logit_V:
+        total += np.exp(logit - logit_V[best])
+    return best, -np.log(total)
+
+
+@compiled
+def _product(matrix, x_C):
+    y_R = np.zeros(len(matrix.scale_R), np.float32)
+    _accumulate(matrix.integers_CR, x_C, y_R)
+    return y_R * matrix.scale_R
+
+
+@compiled
+def _accumulate(integers_CR, x_C, y_R):
+    """y_R += Σ_C integers_CR x_C, four columns at a time: y is read and written a quarter as often."""
+    whole = len(x_C) // 4 * 4
+    for c in range(0, whole, 4):
+        a, b, p, q = x_C[c], x_C[c + 1], x_C[c + 2], x_C[c + 3]
+        a_R, b_R, p_R, q_R = integers_CR[c], integers_CR[c + 1], integers_CR[c + 2], integers_CR[c + 3]
+        for r in range(len(y_R)):
+            pair = np.float32(a_R[r]) * a + np.float32(b_R[r]) * b
+            y_R[r] += pair + (np.float32(p_R[r]) * p + np.float32(q_R[r]) * q)
+    for c in range(whole, len(x_C)):
+        a, a_R = x_C[c], integers_CR[c]
+        for r in range(len(y_R)):
+            y_R[r] += np.float32(a_R[r]) * a
+
+
+@compiled
+def _sigmoid(x_D):
+    return HALF * _tanh(HALF * x_D) + HALF
+
+
+@compiled
+def _tanh(x_D):
+    """Within 3e-7 of tanh: a quotient of polynomials, which vectorises where the library's function does not.
+
+    Coefficients: Eigen's `ptanh_float`.
+    """
+    y_D = np.empty(len(x_D), np.float32)
+    for d in range(len(x_D)):
+        x = min(max(x_D[d], -TANH_ONE), TANH_ONE)
+        square = x * x
+        above = TANH_ABOVE[0]
+        for coefficient in TANH_ABOVE[1:]:
+            above = above * square + coefficient
+        below = TANH_BELOW[0]
+        for coefficient in TANH_BELOW[1:]:
+            below = below * square + coefficient
+        y_D[d] = x * above / below
+    return y_D

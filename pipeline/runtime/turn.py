@@ -1,0 +1,178 @@
+"""One turn of one stream: search, best words so far, end-pointer, events. Pure functions over a frozen record.
+
+A frame goes through three steps, so that the score in the middle can be computed for many streams at once:
+
+    turn, heard = search_frame(turn, encoded_1D, frame, spell, settle_frames)
+    scores, hidden = endpointer.score(…)                          # all streams
+    turn, events = decide(turn, heard, score, hidden, …)
+
+The lattice of a turn is that of its frames up to `settle_frames` after the last change of its words: the silence
+behind adds no word, and a speculation, which is sent no earlier, then holds the very lattice of the final. So what is
+sent at last never depends on whether there was a speculation.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from pipeline.decoding import endpointer, trail
+from pipeline.decoding.beam import BeamConfig, BeamSearch, BeamState
+from pipeline.decoding.endpoint_model import PauseState, pause_step
+from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig, EndpointState
+from pipeline.decoding.lattice import Lattice
+from pipeline.decoding.word_lattice import to_words
+from pipeline.errors import UserError
+from pipeline.runtime.events import Event, Partial, events_of
+
+BELOW = 1e-6  # a score held back stays so far under the speculative threshold
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """`lattice_beam`: nats below the best path that a lattice keeps, `lattice_nodes` at most.
+
+    settle_frames: frames of 80 ms without a new word that a speculation waits for. max_turn_s: a turn with words ends
+    there, whatever is heard. idle_s: without words the search begins anew so often. The two bound the memory.
+    """
+
+    beam: BeamConfig = BeamConfig()
+    lattice_beam: float = 6.0
+    lattice_nodes: int = 400
+    settle_frames: int = 2
+    max_turn_s: float = 30.0
+    idle_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        times_ms = self.max_turn_s * 1000, self.idle_s * 1000
+        if self.settle_frames < 0 or not all(time_ms >= FRAME_MS for time_ms in times_ms):
+            raise UserError(
+                "settle_frames: must be at least 0; max_turn_s, idle_s: at least one frame of 0.08 s"
+            )
+
+
+@dataclass(frozen=True)
+class Turn:
+    """`beam` and `trails`: the search, its frames counted from `first_frame` of the stream; `best`, `text`: what it
+    would say now; `settled`: the search that the lattice is made of, `lattice`: that lattice once it was asked for.
+    """
+
+    search: BeamSearch
+    beam: BeamState
+    settled: BeamState
+    endpoint: EndpointState
+    hidden: Any
+    first_frame: int
+    trails: trail.Trails = trail.START
+    best: trail.Trail | None = None
+    text: str = ""
+    pause: PauseState = PauseState()
+    standing: Event | None = None
+    lattice: Lattice | None = None
+
+
+class Heard(NamedTuple):
+    """What the search found in a frame: for the score, and for the state machine."""
+
+    words_changed: bool
+    pause_D: np.ndarray
+
+
+def begin(search: BeamSearch, hidden: Any, first_frame: int) -> Turn:
+    """The first turn of a stream, before `first_frame`."""
+    beam = search.initial()
+    return Turn(search, beam, beam, endpointer.initial_state(first_frame), hidden, first_frame)
+
+
+def search_frame(
+    turn: Turn, encoded_1D: Tensor, frame: int, spell: Callable[[Sequence[int]], str], settle_frames: int
+) -> tuple[Turn, Heard]:
+    """Search one frame; `frame` on the stream's clock, `spell`: token ids -> text."""
+    beam = turn.search.advance(turn.beam, encoded_1D)
+    arcs, number = beam.frames[-1], frame - turn.first_frame
+    trails = trail.extend(turn.trails, arcs, number)
+    winner = trail.best_state(turn.search, beam)
+    best = trails[winner]
+    text = turn.text if best is turn.best else spell(trail.tokens_of(best))
+    changed = text != turn.text
+    # The best path may change in the past, so the features are set from it instead of counted on.
+    last_token_frame = best.frame if best else -1
+    known = dataclasses.replace(turn.pause, last_token_frame=last_token_frame, num_words=len(text.split()))
+    pause_D, pause = pause_step(known, 0, 0, trail.blank_posterior(arcs, winner))
+    turn = dataclasses.replace(turn, beam=beam, trails=trails, best=best, text=text, pause=pause)
+    if changed or frame - turn.endpoint.quiet_since_frame <= settle_frames:
+        turn = dataclasses.replace(turn, settled=beam, lattice=None)
+    return turn, Heard(changed, pause_D)
+
+
+def decide(
+    turn: Turn,
+    heard: Heard,
+    score: float,
+    hidden: Any,
+    frame: int,
+    config: EngineConfig,
+    thresholds: EndpointConfig,
+    texts: Sequence[str],
+) -> tuple[Turn, list[Event]]:
+    """The events of a frame, and the turn after it; after a final `has_ended` holds. `texts`: see `to_words`."""
+    quiet = 0 if heard.words_changed else frame - turn.endpoint.quiet_since_frame
+    if quiet < config.settle_frames and score < thresholds.final_threshold:
+        score = min(score, thresholds.speculative_threshold - BELOW)
+    if (frame - turn.first_frame + 1) * FRAME_MS >= config.max_turn_s * 1000:
+        score = 1.0
+    turn = dataclasses.replace(turn, hidden=hidden)
+    return _step(turn, score, frame, heard.words_changed, config, thresholds, texts)
+
+
+def end(
+    turn: Turn, frame: int, config: EngineConfig, thresholds: EndpointConfig, texts: Sequence[str]
+) -> tuple[Turn, list[Event]]:
+    """No frame follows `frame`: a turn with words gets its final at once."""
+    if frame < turn.first_frame:
+        return turn, []
+    again = dataclasses.replace(turn.endpoint, frame=frame - 1)  # the last frame is decided once more
+    return _step(dataclasses.replace(turn, endpoint=again), 1.0, frame, False, config, thresholds, texts)
+
+
+def has_ended(turn: Turn, number: int) -> bool:
+    """Whether turn `number` of the stream is over."""
+    return turn.endpoint.turn > number
+
+
+def is_idle(turn: Turn, frame: int, config: EngineConfig) -> bool:
+    """Nothing was said for so long that the search may forget it all."""
+    return not turn.endpoint.has_words and (frame - turn.first_frame + 1) * FRAME_MS >= config.idle_s * 1000
+
+
+def follow(turn: Turn, search: BeamSearch, hidden: Any, frame: int) -> Turn:
+    """What comes after `frame`: no words, the end-pointer's numbers go on, the search's caches stay warm."""
+    beam = dataclasses.replace(search.initial(), predicted=turn.beam.predicted)
+    if search.bias is turn.search.bias:
+        beam = dataclasses.replace(beam, biased=turn.beam.biased)
+    return Turn(search, beam, beam, turn.endpoint, hidden, frame + 1)
+
+
+def _step(
+    turn: Turn,
+    score: float,
+    frame: int,
+    changed: bool,
+    config: EngineConfig,
+    thresholds: EndpointConfig,
+    texts: Sequence[str],
+) -> tuple[Turn, list[Event]]:
+    before = turn.endpoint
+    endpoint, decisions = endpointer.step(before, score, frame, changed, thresholds)
+    if decisions and turn.lattice is None:
+        found = to_words(
+            turn.search.finish(turn.settled), texts, beam=config.lattice_beam, max_nodes=config.lattice_nodes
+        )
+        turn = dataclasses.replace(turn, lattice=found)
+    events, standing = events_of(decisions, turn.text, turn.lattice, turn.standing)
+    if changed and not events:
+        events = [Partial(before.turn, before.revision, (frame + 1) * FRAME_MS, turn.text)]
+    return dataclasses.replace(turn, endpoint=endpoint, standing=standing), events

@@ -1,0 +1,164 @@
+"""Train the end-pointer: from the packed recogniser's own encoder frames and pauses, when speech ends in the cuts.
+
+    examples = endpoint_examples(packed, cuts, silence_s=2.4)
+    model = train_endpointer(examples, encoder_width, seed=7, epochs=8)
+    endpointer = with_chosen_thresholds(packed, model, dev_cuts, silence_s=2.4, max_early_cut=0.02, gap_ms=200)
+
+The recogniser stays as it is. Its pauses come from greedy search, a batch at a time: near enough to the beam's for
+learning; the thresholds are chosen on what the beam does (`evaluation/streams.py`). Cost: 10 ms an utterance and epoch.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from lhotse.cut import MonoCut
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.utils.rnn import pad_sequence
+
+from pipeline.corpus.shards import load_feature_matrix
+from pipeline.decoding.endpoint_model import EndpointModel, EndpointModelConfig, pause_features
+from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig
+from pipeline.decoding.greedy import BLANK_ID, GreedyResult, greedy
+from pipeline.decoding.word_lattice import SPACE
+from pipeline.errors import UserError
+from pipeline.evaluation.endpointing import choose_final, choose_speculative, with_thresholds
+from pipeline.evaluation.streams import (
+    STEP_S,
+    background,
+    continued,
+    held_back,
+    speech_end_s,
+    tracks,
+    wake_end_s,
+    with_silence,
+)
+from pipeline.models.predictor import CONTEXT_SIZE
+from pipeline.models.transducer import Transducer
+from pipeline.runtime.bundle import Packed
+from pipeline.runtime.endpoint_score import Endpointer, ModelScore
+from pipeline.runtime.engine import Engine
+from pipeline.runtime.recognise import FRAME_S
+
+BATCH = 32
+PEAK_LR = 1e-2
+CLIP = 1.0
+
+
+def with_chosen_thresholds(
+    packed: Packed,
+    model: EndpointModel,
+    cuts: Sequence[MonoCut],
+    silence_s: float,
+    max_early_cut: float,
+    gap_ms: float,
+) -> Endpointer:
+    """The end-pointer whose thresholds the engine's scores of development cuts (with audio) ask for.
+
+    Where none keeps `max_early_cut`, as with a recogniser that hears next to nothing, the defaults stand and stderr
+    says so.
+    """
+    engine = Engine(packed, endpointer=Endpointer(ModelScore(model), EndpointConfig()))
+    recordings = [with_silence(cut.load_audio()[0], speech_end_s(cut), silence_s) for cut in cuts]
+    found, config = tracks(engine, recordings, cuts), engine.endpointer.config
+    try:
+        final = choose_final(found, max_early_cut, config)
+        found = [held_back(track, final, engine.config.settle_frames) for track in found]
+        config = with_thresholds(config, choose_speculative(found, final, gap_ms, config), final)
+    except UserError as error:
+        print(f"sotto: end-pointer: default thresholds stand ({error})", file=sys.stderr)
+    return Endpointer(engine.endpointer.score, config)
+
+
+class Example(NamedTuple):
+    """One utterance from where it is searched on: encoder frames, pause features, whether speech has ended (0, 1)."""
+
+    encoded_TD: Tensor
+    pause_TD: Tensor
+    ended_T: Tensor
+
+
+@torch.no_grad()
+def endpoint_examples(packed: Packed, cuts: Sequence[MonoCut], silence_s: float) -> list[Example]:
+    """Examples of cuts with features (no audio is needed), `silence_s` of their own background behind each."""
+    examples = []
+    order = sorted(cuts, key=lambda cut: cut.duration)
+    for begin in range(0, len(order), BATCH):
+        chosen = order[begin : begin + BATCH]
+        features = [torch.from_numpy(_continued_features(cut, silence_s)) for cut in chosen]
+        lengths_B = torch.tensor([len(features_NF) for features_NF in features])
+        start_B = torch.tensor([int(wake_end_s(cut) / FRAME_S) for cut in chosen])
+        encoded_BTD, frame_lengths_B = packed.model.encode(
+            pad_sequence(features, batch_first=True), lengths_B, start_B
+        )
+        results = greedy(packed.model, encoded_BTD, frame_lengths_B)
+        for cut, encoded_TD, length, start, result in zip(
+            chosen, encoded_BTD, frame_lengths_B.tolist(), start_B.tolist(), results, strict=True
+        ):
+            examples.append(_example(packed, cut, encoded_TD[:length].clone(), start, result))
+    return examples
+
+
+def train_endpointer(
+    examples: Sequence[Example], encoder_width: int, seed: int, epochs: int
+) -> EndpointModel:
+    """The model after `epochs` of Adam under a falling rate, cross entropy of every frame."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = EndpointModel(EndpointModelConfig(encoder_width)).train()
+    drawn = np.random.default_rng(seed)
+    optimizer = torch.optim.Adam(model.parameters(), PEAK_LR)
+    num_steps = epochs * -(-len(examples) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=max(2, num_steps + 1))
+    for _ in range(epochs):
+        order = drawn.permutation(len(examples))
+        for begin in range(0, len(order), BATCH):
+            loss = endpoint_loss(model, [examples[index] for index in order[begin : begin + BATCH]])
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+            optimizer.step()
+            schedule.step()
+    return model.eval().requires_grad_(False)
+
+
+def endpoint_loss(model: EndpointModel, examples: Sequence[Example]) -> Tensor:
+    """Mean cross entropy (nats) over the frames of a batch, padding left out."""
+    lengths_B = torch.tensor([len(example.ended_T) for example in examples])
+    encoded_BTD, pause_BTD, ended_BT = (
+        pad_sequence(list(parts), True) for parts in zip(*examples, strict=True)
+    )
+    inside_BT = torch.arange(ended_BT.shape[1]) < lengths_B[:, None]
+    logit_BT = model(encoded_BTD, pause_BTD)
+    return binary_cross_entropy_with_logits(logit_BT[inside_BT], ended_BT[inside_BT])
+
+
+def _continued_features(cut: MonoCut, silence_s: float) -> np.ndarray:
+    features_NF = np.asarray(load_feature_matrix(cut), dtype=np.float32)
+    start, stop = background(np.exp(features_NF).mean(1), int(speech_end_s(cut) / STEP_S))
+    return continued(features_NF, start, stop, int(silence_s / STEP_S))
+
+
+def _example(packed: Packed, cut: MonoCut, encoded_TD: Tensor, start: int, result: GreedyResult) -> Example:
+    begins_word = [packed.tokenizer.pieces[token][0].startswith(SPACE) for token in result.tokens]
+    blank_T = blank_posteriors(packed.model, encoded_TD, result)
+    pause_TD = torch.from_numpy(pause_features(result.frames, begins_word, blank_T))
+    ends_ms_T = (start + 1 + torch.arange(len(encoded_TD))) * FRAME_MS
+    return Example(encoded_TD, pause_TD, (ends_ms_T >= 1000 * speech_end_s(cut)).float())
+
+
+def blank_posteriors(model: Transducer, encoded_TD: Tensor, result: GreedyResult) -> np.ndarray:
+    """P(blank) in each frame along the greedy path: what the search saw before it chose."""
+    token_at = dict(zip(result.frames, result.tokens, strict=True))
+    context, contexts = (BLANK_ID,) * CONTEXT_SIZE, []
+    for t in range(len(encoded_TD)):
+        contexts.append(context)
+        if t in token_at:
+            context = (*context[1:], token_at[t])
+    if not contexts:
+        return np.zeros(0)
+    logits_TV = model.join(encoded_TD, model.predict_context(torch.tensor(contexts)))
+    return logits_TV.softmax(-1)[:, BLANK_ID].numpy()
