@@ -283,7 +283,6 @@ class Fake:
     def submit(self, stream_id, turn, revision, lattice_bytes):
         key = (stream_id, turn, revision)
         assert (key, "adopted") not in self.done and key not in self.open, "submitted twice"
-        assert not self.open, "a second piece of work while the first is neither cancelled nor adopted"
         self.open.add(key)
         self.words[key] = " ".join(best_path(read_lattice(lattice_bytes)).words)
 
@@ -340,6 +339,7 @@ class EngineAndDownstream(RuleBasedStateMachine):
         self.sent += events
         self.line += events
         self.straight_ledger, answers = dispatch(events, self.straight_ledger, self.straight, "a")
+        assert len(self.straight.open) <= 1, "two pieces of work wait"
         finals = [event for event in events if isinstance(event, FinalEnd)]
         assert [(a.turn, a.result) for a in answers] == [(f.turn, words_on_the_wire(f)) for f in finals]
 
@@ -357,6 +357,9 @@ class EngineAndDownstream(RuleBasedStateMachine):
     def deliver(self, event):
         self.arrived.append(event)
         self.ledger, answers = dispatch([event], self.ledger, self.fake, "a")
+        assert len(self.fake.open) <= 1, (
+            "two pieces of work wait"
+        )  # a late final's begins and ends beside one
         self.answers += answers
         assert all(answer.result == words_on_the_wire(event) for answer in answers)
 
@@ -383,7 +386,7 @@ TestEngineAndDownstream = EngineAndDownstream.TestCase
 # No shrinking: examples are slow, and the rules print what they did.
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 TestEngineAndDownstream.settings = settings(
-    max_examples=12, stateful_step_count=20, deadline=None, phases=PHASES
+    max_examples=12, stateful_step_count=20, deadline=None, phases=PHASES, derandomize=True
 )
 
 

@@ -6,7 +6,8 @@
 
 Events may be lost, doubled, late and out of order. Still each START is followed by exactly one ADOPT or CANCEL, and a
 turn whose `FinalEnd` arrives, however late and often, is acted upon exactly once: by an ADOPT of the work that was
-begun on the same words, or by a RUN from the words of the final. At most one work is open at a time.
+begun on the same words, or by a RUN from the words of the final. At most one speculation is open at a time; a RUN for
+a final that comes late begins and ends beside it.
 
 Why it holds: (turn, revision) only rises at the source, so that an event that knows of a higher one proves that the
 open work is out of date, even if the event that said so was lost.
