@@ -9,8 +9,14 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from pipeline.presets import make_copy
+
+# The same examples every time, so that a red test is the change's doing; HYPOTHESIS_PROFILE=random draws others.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("random")
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -386,7 +386,7 @@ TestEngineAndDownstream = EngineAndDownstream.TestCase
 # No shrinking: examples are slow, and the rules print what they did.
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 TestEngineAndDownstream.settings = settings(
-    max_examples=12, stateful_step_count=20, deadline=None, phases=PHASES, derandomize=True
+    max_examples=12, stateful_step_count=20, deadline=None, phases=PHASES
 )
 
 
