@@ -14,7 +14,6 @@ from random import Random
 
 import httpx
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -40,6 +39,7 @@ from pipeline.decoding.lattice import Arc, best_path, build, n_best
 from pipeline.decoding.lattice_format import CHECKSUM, FIXED, write_lattice
 from pipeline.errors import UserError
 from tests.conftest import ROOT, stage_environment
+from tests.serving import served
 
 WORDS = ["turn", "on", "the", "lamp"]
 PATIENT = ClientConfig(timeout_s=60, deadline_s=60, attempts=2, pause_s=0.001)
@@ -350,19 +350,11 @@ def test_client_and_service_together_and_the_bytes_between_them():
 
 
 def test_over_real_sockets():
-    server = uvicorn.Server(uvicorn.Config(create_app(FirstPass()), port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    client, data = CloudClient(f"http://127.0.0.1:{port}", WORDS, PATIENT), lattice_bytes(7)
-    client.submit("a", 1, 1, data)
-    answer = client.adopt("a", 1, 1).result(60)
-    client.close()
-    server.should_exit = True
-    thread.join()
+    with served(FirstPass()) as url:
+        client, data = CloudClient(url, WORDS, PATIENT), lattice_bytes(7)
+        client.submit("a", 1, 1, data)
+        answer = client.adopt("a", 1, 1).result(60)
+        client.close()
     assert (answer.text, answer.source) == (said_by(data), "cloud")
     assert client.traffic.sent_bytes < len(data) + 800, "HTTP's own lines are a few hundred bytes a request"
 

@@ -2,18 +2,14 @@
 
 import json
 import socket
-import threading
-import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
-import uvicorn
 from typer.testing import CliRunner
 
 from pipeline import cli
-from pipeline.cloud.service import create_app
 from pipeline.cloud.wire import Hypothesis, Ranked, known_words
 from pipeline.decoding.lattice import n_best
 from pipeline.decoding.lattice_format import read_lattice, write_lattice
@@ -22,6 +18,7 @@ from pipeline.evaluation.stream_metrics import EMPTY, sent_utterances
 from pipeline.runtime.endpoint_score import RULE
 from pipeline.runtime.engine import Engine
 from pipeline.runtime.listen import answer_line
+from tests.serving import served
 from tests.tiny_model import noise, tiny_packed, write_tiny
 
 
@@ -37,15 +34,8 @@ class Shouting:
 
 @pytest.fixture
 def service():
-    server = uvicorn.Server(uvicorn.Config(create_app(Shouting()), port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with served(Shouting()) as url:
+        yield url
 
 
 def heard(folder, *arguments):

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pipeline.language.config import LanguageTrainerConfig
 from pipeline.language.neural import LanguageModel, SentenceBatch, batch_of, negative_log_probs
 from pipeline.training.fit import Curves, TrainingRun, fit
+from pipeline.training.task import one_cycle
 
 POOL_BATCHES = 32  # so many are drawn together and cut by length
 Sentences = Sequence[Sequence[int]]
@@ -112,15 +113,7 @@ class LanguageModelTask(pl.LightningModule):
             betas=(0.9, 0.98),
             fused=True,
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=self.settings.peak_lr,
-            total_steps=self.num_steps + 1,
-            pct_start=max(self.settings.warmup_share, 2 / self.num_steps),
-            cycle_momentum=False,
-            final_div_factor=100.0,
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return one_cycle(optimizer, self.settings.peak_lr, self.settings.warmup_share, self.num_steps)
 
 
 def train_language_model(

@@ -115,15 +115,20 @@ class TransducerTask(pl.LightningModule):
             {"params": rest, "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, lr=self.settings.peak_lr, betas=(0.9, 0.98), fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=self.settings.peak_lr,
-            total_steps=self.num_steps + 1,
-            pct_start=max(self.settings.warmup_share, 2 / self.num_steps),
-            cycle_momentum=False,
-            final_div_factor=100.0,
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return one_cycle(optimizer, self.settings.peak_lr, self.settings.warmup_share, self.num_steps)
+
+
+def one_cycle(optimizer: torch.optim.Optimizer, peak_lr: float, warmup_share: float, num_steps: int) -> dict:
+    """What `configure_optimizers` returns: one cycle of the rate, a value for each step."""
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=peak_lr,
+        total_steps=num_steps + 1,
+        pct_start=max(warmup_share, 2 / num_steps),
+        cycle_momentum=False,
+        final_div_factor=100.0,
+    )
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def told_anew(batch: Batch, config: PerturbConfig, generator: torch.Generator) -> Batch:
