@@ -42,6 +42,7 @@ STAGES = (
     "prepare", "teacher", "label", "student", "sparsify", "qat", "pack", "evaluate", "report",
     "language_model", "stream",
 )  # fmt: skip
+TAUGHT = ("student", "sparsify", "qat")  # they learn from what the teacher said about every frame
 SHARED = ("seed", "data", "features")
 SPLITS = ("train", "unlabelled", "dev", "test")
 Compressible = Literal["student", "sparsify", "qat"]
@@ -63,6 +64,7 @@ class StudentParams:
     model: "TransducerConfig"
     losses: dict[str, float]
     augment: "SpecAugmentConfig"
+    perturb: "PerturbConfig"
     trainer: "TrainerConfig"
 
 
@@ -71,7 +73,6 @@ class TeacherParams(StudentParams):
     """`init_from`: the hand-off folder of another run's model, whose encoder this one begins with."""
 
     init_from: str | None
-    perturb: "PerturbConfig"
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class CompressParams:
     levels: int | None
     losses: dict[str, float]
     augment: "SpecAugmentConfig"
+    perturb: "PerturbConfig"
     trainer: "TrainerConfig"
 
 
@@ -215,6 +217,11 @@ def from_mapping(file: Mapping[str, Any], name: str) -> dict[str, Any]:
         loaded[stage] = build(stage_type, section, where, name, given)
     _check_names(loaded["prepare"].data.hours, SPLITS, (), name, "data.hours")
     _check_order({stage: loaded[stage].after for stage in ("sparsify", "qat", "pack")}, name)
+    for stage in TAUGHT:
+        if loaded[stage].perturb.tempo > 0:
+            raise UserError(
+                f"{name}: {stage}.perturb.tempo must be 0: the teacher's stored targets belong to the frames."
+            )
     return loaded
 
 

@@ -90,6 +90,19 @@ def test_the_wake_word_is_left_out_as_often_as_asked_for():
         assert new_start <= min(start, 3)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_without_tempo_a_teachers_targets_still_fit_the_frames(seed):
+    """Frame t after the wake word holds the same samples as before, and there are as many of them."""
+    new = told(PerturbConfig(channel=0.0, without_wake_word=0.7), seed)
+    for row, (length, start) in enumerate(zip(LENGTHS, STARTS, strict=True)):
+        new_start = int(new.start_frames_B[row])
+        assert int(new.feature_lengths_B[row]) // 8 - new_start == length // 8 - start
+        for frame in range(length // 8 - start):
+            assert int(new.features_BNF[row, 8 * (new_start + frame), 0]) == 8 * (start + frame)
+        phones = 4 * (length // 8 - start)
+        assert torch.equal(new.phones_BM[row, :phones], batch().phones_BM[row, :phones])
+
+
 @pytest.mark.parametrize("name, value", [("tempo", -0.1), ("vocal_tract", 0.9), ("without_wake_word", 1.5)])
 def test_impossible_values_are_refused(name, value):
     with pytest.raises(UserError, match=name):
