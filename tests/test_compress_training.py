@@ -9,6 +9,7 @@ import torch
 
 from pipeline.corpus.batch import Batch
 from pipeline.features.augment import SpecAugmentConfig
+from pipeline.features.perturb import PerturbConfig
 from pipeline.models.transducer import build_transducer
 from pipeline.training import compress
 from pipeline.training.config import TrainerConfig
@@ -61,6 +62,7 @@ class Settings:
     seed: int = 1
     losses: dict = field(default_factory=lambda: {"ctc": 0.3, "fastemit": 0.003})
     augment: SpecAugmentConfig = SpecAugmentConfig()
+    perturb: PerturbConfig = PerturbConfig()
     trainer: TrainerConfig = TrainerConfig(epochs=3, precision="fp32")
 
 

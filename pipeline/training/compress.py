@@ -11,6 +11,7 @@ from pipeline.compression.compressor import Compressor, CompressorConfig
 from pipeline.compression.zeros_and_bits import as_csv, layer_table, totals
 from pipeline.corpus.datamodule import SpeechDataModule
 from pipeline.features.augment import SpecAugmentConfig
+from pipeline.features.perturb import PerturbConfig
 from pipeline.models.transducer import TRAINING_ONLY
 from pipeline.training.config import TrainerConfig
 from pipeline.training.fit import TrainingRun
@@ -25,6 +26,7 @@ class Settings(Protocol):
     levels: int | None
     losses: dict[str, float]
     augment: SpecAugmentConfig
+    perturb: PerturbConfig
     trainer: TrainerConfig
 
 

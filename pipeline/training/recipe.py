@@ -97,7 +97,7 @@ def train(
         data.count_batches(params.trainer.epochs),
         params.seed,
         compressor,
-        getattr(params, "perturb", None),
+        params.perturb,
     )
     curves = fit(task, data, params.trainer, run, callbacks)
     counts = {

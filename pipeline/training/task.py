@@ -132,7 +132,7 @@ def one_cycle(optimizer: torch.optim.Optimizer, peak_lr: float, warmup_share: fl
 
 
 def told_anew(batch: Batch, config: PerturbConfig, generator: torch.Generator) -> Batch:
-    """The batch as `perturb` tells it; a teacher's stored targets would no longer fit its frames."""
+    """The batch as `perturb` tells it. With another tempo a teacher's stored targets would not fit its frames."""
     told = perturb(
         Told(batch.features_BNF, batch.feature_lengths_B, batch.start_frames_B, batch.phones_BM),
         batch.token_lengths_B,
