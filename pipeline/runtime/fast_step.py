@@ -52,14 +52,24 @@ def advance(features_NF, first_searched, hidden_LD, cell_LD, predicted_J, contex
 
 
 @compiled
+def encode(features_BNF, hidden_BLD, cell_BLD, weights):
+    """One frame of 80 ms of each of B streams -> (encoded_BD, hidden_BLD, cell_BLD), of each what it is alone."""
+    hidden_BLD, cell_BLD = hidden_BLD.copy(), cell_BLD.copy()
+    encoded_BD = np.empty((len(features_BNF), hidden_BLD.shape[2]), np.float32)
+    for b in range(len(features_BNF)):
+        encoded_BD[b] = _encode(features_BNF[b], hidden_BLD[b], cell_BLD[b], weights)
+    return encoded_BD, hidden_BLD, cell_BLD
+
+
+@compiled
 def predict(context_2, weights):
     """The predictor's part of the joiner's sum (J,) after the last two tokens."""
     width = weights.embedding_VP.shape[1]
     embedded_C = np.empty(2 * width, np.float32)
     embedded_C[:width] = weights.embedding_VP[context_2[0]]
     embedded_C[width:] = weights.embedding_VP[context_2[1]]
-    mixed_P = _tanh(_product(weights.mix, embedded_C) + weights.mix_bias_P)
-    return _product(weights.predictor_projection, mixed_P)
+    mixed_P = tanh(product(weights.mix, embedded_C) + weights.mix_bias_P)
+    return product(weights.predictor_projection, mixed_P)
 
 
 @compiled
@@ -71,7 +81,7 @@ def _encode(frame_NF, hidden_LD, cell_LD, weights):
         for f in range(num_bins):
             value = (frame_NF[n, f] - weights.statistics_2F[0, f]) * weights.statistics_2F[1, f]
             stacked_C[n * num_bins + f] = value
-    x_D = _product(weights.input, stacked_C) + weights.input_bias_I
+    x_D = product(weights.input, stacked_C) + weights.input_bias_I
     for layer in range(len(hidden_LD)):
         _lstm(layer, x_D, hidden_LD[layer], cell_LD[layer], weights)
         y_D = hidden_LD[layer].copy() if layer == 0 else x_D + hidden_LD[layer]
@@ -88,10 +98,10 @@ def _lstm(layer, x_C, hidden_D, cell_D, weights):
     _accumulate(weights.from_hidden_LDG[layer], hidden_D, from_hidden_G)
     scale_2G, bias_G = weights.gates_scale_L2G[layer], weights.gates_bias_LG[layer]
     gates_G = from_input_G * scale_2G[0] + from_hidden_G * scale_2G[1] + bias_G
-    i_D, f_D = _sigmoid(gates_G[:width]), _sigmoid(gates_G[width : 2 * width])
-    g_D, o_D = _tanh(gates_G[2 * width : 3 * width]), _sigmoid(gates_G[3 * width :])
+    i_D, f_D = sigmoid(gates_G[:width]), sigmoid(gates_G[width : 2 * width])
+    g_D, o_D = tanh(gates_G[2 * width : 3 * width]), sigmoid(gates_G[3 * width :])
     cell_D[:] = f_D * cell_D + i_D * g_D
-    hidden_D[:] = o_D * _tanh(cell_D)
+    hidden_D[:] = o_D * tanh(cell_D)
 
 
 @compiled
@@ -110,8 +120,8 @@ def _normalise(x_D, norm_2D):
 @compiled
 def _best_symbol(encoded_D, predicted_J, weights):
     """(most probable symbol, its log-probability) of one frame."""
-    projected_J = _product(weights.encoder_projection, encoded_D) + weights.encoder_projection_bias_J
-    logit_V = _product(weights.output, _tanh(projected_J + predicted_J)) + weights.output_bias_V
+    projected_J = product(weights.encoder_projection, encoded_D) + weights.encoder_projection_bias_J
+    logit_V = product(weights.output, tanh(projected_J + predicted_J)) + weights.output_bias_V
     best = np.argmax(logit_V)
     total = ZERO
     for logit in logit_V:
@@ -120,10 +130,23 @@ def _best_symbol(encoded_D, predicted_J, weights):
 
 
 @compiled
-def _product(matrix, x_C):
+def product(matrix, x_C):
+    """Matrix times vector (R,)."""
     y_R = np.zeros(len(matrix.scale_R), np.float32)
     _accumulate(matrix.integers_CR, x_C, y_R)
     return y_R * matrix.scale_R
+
+
+@compiled
+def product_many(matrix, x_SC):
+    """`product` of each of S vectors, to the last bit; four columns stay in the first-level cache for all of them."""
+    num_columns = x_SC.shape[1]
+    y_SR = np.zeros((len(x_SC), len(matrix.scale_R)), np.float32)
+    for c in range(0, num_columns, 4):
+        end = min(c + 4, num_columns)
+        for s in range(len(x_SC)):
+            _accumulate(matrix.integers_CR[c:end], x_SC[s, c:end], y_SR[s])
+    return y_SR * matrix.scale_R
 
 
 @compiled
@@ -143,12 +166,12 @@ def _accumulate(integers_CR, x_C, y_R):
 
 
 @compiled
-def _sigmoid(x_D):
-    return HALF * _tanh(HALF * x_D) + HALF
+def sigmoid(x_D):
+    return HALF * tanh(HALF * x_D) + HALF
 
 
 @compiled
-def _tanh(x_D):
+def tanh(x_D):
     """Within 3e-7 of tanh: a quotient of polynomials, which vectorises where the library's function does not.
 
     Coefficients: Eigen's `ptanh_float`.

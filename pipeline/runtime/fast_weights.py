@@ -71,13 +71,20 @@ def load_fast(path: str | os.PathLike) -> FastModel:
         raise UserError(f"{source}: cannot be read ({reason}); give the path of a .sotto file") from error
     contents = packed_format.unpack(data, source)
     try:
-        config = TransducerConfig.of(contents.info["model"])
-        _check(config, contents)
-        pieces = _pieces(contents.others["tokenizer"], config.vocab_size)
-        return FastModel(_weights(config.encoder.num_layers, contents), pieces, config.num_mel_bins)
+        weights, config = weights_of(contents), TransducerConfig.of(contents.info["model"])
+        return FastModel(
+            weights, _pieces(contents.others["tokenizer"], config.vocab_size), config.num_mel_bins
+        )
     except (UserError, ValueError, TypeError, KeyError, AttributeError) as error:
         message = " ".join(str(error).split())[:300]
         raise UserError(f"{source}: section header describes no model of this engine ({message})") from error
+
+
+def weights_of(contents: Contents) -> Weights:
+    """The arrays of a packed LSTM transducer. Raises ValueError, or what a damaged header causes, for anything else."""
+    config = TransducerConfig.of(contents.info["model"])
+    _check(config, contents)
+    return _weights(config.encoder.num_layers, contents)
 
 
 def _weights(num_layers: int, contents: Contents) -> Weights:

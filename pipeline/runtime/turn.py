@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from pipeline.decoding import endpointer, trail
-from pipeline.decoding.beam import BeamConfig, BeamSearch, BeamState
+from pipeline.decoding.beam import BeamConfig, Search
 from pipeline.decoding.endpoint_model import PauseState, pause_step
 from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig, EndpointState
 from pipeline.decoding.lattice import Lattice
@@ -60,9 +59,9 @@ class Turn:
     would say now; `settled`: the search that the lattice is made of, `lattice`: that lattice once it was asked for.
     """
 
-    search: BeamSearch
-    beam: BeamState
-    settled: BeamState
+    search: Search
+    beam: Any
+    settled: Any
     endpoint: EndpointState
     hidden: Any
     first_frame: int
@@ -81,20 +80,20 @@ class Heard(NamedTuple):
     pause_D: np.ndarray
 
 
-def begin(search: BeamSearch, hidden: Any, first_frame: int) -> Turn:
+def begin(search: Search, hidden: Any, first_frame: int) -> Turn:
     """The first turn of a stream, before `first_frame`."""
     beam = search.initial()
     return Turn(search, beam, beam, endpointer.initial_state(first_frame), hidden, first_frame)
 
 
 def search_frame(
-    turn: Turn, encoded_1D: Tensor, frame: int, spell: Callable[[Sequence[int]], str], settle_frames: int
+    turn: Turn, encoded_1D: np.ndarray, frame: int, spell: Callable[[Sequence[int]], str], settle_frames: int
 ) -> tuple[Turn, Heard]:
     """Search one frame; `frame` on the stream's clock, `spell`: token ids -> text."""
     beam = turn.search.advance(turn.beam, encoded_1D)
     arcs, number = beam.frames[-1], frame - turn.first_frame
     trails = trail.extend(turn.trails, arcs, number)
-    winner = trail.best_state(turn.search, beam)
+    winner = turn.search.best_state(beam)
     best = trails[winner]
     text = turn.text if best is turn.best else spell(trail.tokens_of(best))
     changed = text != turn.text
@@ -148,11 +147,9 @@ def is_idle(turn: Turn, frame: int, config: EngineConfig) -> bool:
     return not turn.endpoint.has_words and (frame - turn.first_frame + 1) * FRAME_MS >= config.idle_s * 1000
 
 
-def follow(turn: Turn, search: BeamSearch, hidden: Any, frame: int) -> Turn:
-    """What comes after `frame`: no words, the end-pointer's numbers go on, the search's caches stay warm."""
-    beam = dataclasses.replace(search.initial(), predicted=turn.beam.predicted)
-    if search.bias is turn.search.bias:
-        beam = dataclasses.replace(beam, biased=turn.beam.biased)
+def follow(turn: Turn, search: Search, hidden: Any, frame: int) -> Turn:
+    """What comes after `frame`: no words, the end-pointer's numbers go on."""
+    beam = search.initial()
     return Turn(search, beam, beam, turn.endpoint, hidden, frame + 1)
 
 
