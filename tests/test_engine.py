@@ -241,8 +241,8 @@ def test_memory_is_flat(packed, level):
     for minute in range(10):
         state, events = engine.accept(level * noise(9.0, minute), state)
         finals += sum(isinstance(event, FinalEnd) for event in events)
-        turn = dataclasses.replace(state.turn, standing=None, lattice=None)
-        sizes.append(size_of(dataclasses.replace(state, turn=turn), set()))
+        turn = state.turn._replace(standing=None, lattice=None)
+        sizes.append(size_of(state._replace(turn=turn), set()))
         assert len(state.turn.beam.frames) * 0.08 <= 3.0
     assert max(sizes[5:]) <= 2 * max(sizes[:5])
     assert finals >= 10 or not level

@@ -13,7 +13,7 @@ from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.endpoint_model import EndpointModel, EndpointModelConfig
 from pipeline.runtime import fast_endpoint, fast_step
 from pipeline.runtime.fast_beam import FastBeamSearch
-from pipeline.runtime.fast_weights import weights_of
+from pipeline.runtime.fast_weights import Matrix, weights_of
 from tests.tiny_model import tiny_packed
 
 WIDTH, NUM_TOKENS = 24, 48  # of the tiny model
@@ -26,7 +26,7 @@ def packed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def weights(packed):
-    return weights_of(packed.contents)
+    return weights_of(packed.contents).search
 
 
 def encoded(num_frames, seed, scale=1.0):
@@ -81,13 +81,16 @@ def is_close_call(search, before, encoded_1D):
     return min(-np.diff(after.totals), default=1) < 1e-3 or np.abs(below - limits.beam).min() < 1e-3
 
 
-def test_sums_in_any_number_of_streams_and_states_are_the_same_to_the_last_bit(packed, weights):
-    x_SC = encoded(9, 0)
-    together = fast_step.product_many(weights.encoder_projection, x_SC)
-    assert all(
-        np.array_equal(fast_step.product(weights.encoder_projection, x_C), y_R)
-        for x_C, y_R in zip(x_SC, together, strict=True)
-    )
+@pytest.mark.parametrize("num_vectors", [1, 3, 4, 9])
+@pytest.mark.parametrize("num_columns", [1, 6, 23])
+def test_products_of_many_vectors_are_those_of_each(num_vectors, num_columns):
+    drawn = np.random.default_rng(num_vectors)
+    integers_CR = drawn.integers(-127, 128, (num_columns, 11)).astype(np.int8)
+    matrix = Matrix(integers_CR, drawn.random(11, np.float32))
+    x_SC = drawn.standard_normal((num_vectors, num_columns)).astype(np.float32)
+    expected_SR = x_SC.astype(np.float64) @ (integers_CR * matrix.scale_R.astype(np.float64))
+    assert np.allclose(fast_step.product_many(matrix, x_SC), expected_SR, atol=2e-3)
+    assert np.allclose([fast_step.product(matrix, x_C) for x_C in x_SC], expected_SR, atol=2e-3)
 
 
 def test_frames_may_come_one_by_one_and_states_are_left_alone(weights):
@@ -95,7 +98,7 @@ def test_frames_may_come_one_by_one_and_states_are_left_alone(weights):
     encoded_TD = encoded(12, 1)
     whole, state = search.advance(search.initial(), encoded_TD), search.initial()
     for encoded_D in encoded_TD:
-        kept = {f.name: np.copy(getattr(state, f.name)) for f in dataclasses.fields(state)[:4]}
+        kept = {name: np.copy(getattr(state, name)) for name in state._fields[:4]}
         after = search.advance(state, encoded_D[None])
         assert all(np.array_equal(getattr(state, name), value) for name, value in kept.items())
         state = after

@@ -14,10 +14,8 @@ together. What computes is `runtime/kernels.py`.
 Events are those of `runtime/events.py`; `runtime/downstream.py` says how they reach who understands or rescores them.
 """
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,8 +32,7 @@ from pipeline.runtime.recognise import FEATURES_PER_FRAME, FRAME_S
 from pipeline.runtime.turn import EngineConfig, Turn
 
 
-@dataclass(frozen=True)
-class StreamState:
+class StreamState(NamedTuple):
     """What a stream remembers. `features_NF`: fewer than fill 80 ms; `num_frames`: encoded so far; `bias`: the
     phrases of the next turn. What comes before the turn's first frame is heard, not searched.
     """
@@ -77,7 +74,7 @@ class Engine:
 
     def with_bias(self, state: StreamState, bias: BiasTrie | None) -> StreamState:
         """Other phrases (or none) from the next turn on."""
-        return dataclasses.replace(state, bias=bias)
+        return state._replace(bias=bias)
 
     def accept(self, samples_S: np.ndarray, state: StreamState) -> tuple[StreamState, list[Event]]:
         """Hear float32 samples in [-1, 1] at 16 kHz (any number, also none)."""
@@ -98,7 +95,7 @@ class Engine:
                 raise UserError("samples: must be finite numbers (S,), 16 kHz and one channel")
             features_NF, fbank_state = self.kernels.features(samples_S, state.fbank)
             features.append(features_NF)
-            after.append(dataclasses.replace(state, fbank=fbank_state))
+            after.append(state._replace(fbank=fbank_state))
         return self._advance(features, after)
 
     def finish(self, state: StreamState) -> tuple[StreamState, list[Event]]:
@@ -112,7 +109,7 @@ class Engine:
         turn, last = turns.end(
             state.turn, state.num_frames - 1, self.config, self.endpointer.config, self.texts
         )
-        return dataclasses.replace(state, turn=turn), [*events, *more, *last]
+        return state._replace(turn=turn), [*events, *more, *last]
 
     def _search(self, bias: BiasTrie | None) -> Search:
         return self.kernels.search(self.config.beam, bias)
@@ -128,16 +125,13 @@ class Engine:
         while ready := [i for i, waiting_NF in enumerate(waiting) if len(waiting_NF) >= FEATURES_PER_FRAME]:
             features_BNF = np.array([waiting[i][:FEATURES_PER_FRAME] for i in ready])
             encoded, encoders = self.kernels.encode(features_BNF, [states[i].encoder for i in ready])
-            stepped = [
-                dataclasses.replace(states[i], encoder=encoder)
-                for i, encoder in zip(ready, encoders, strict=True)
-            ]
+            stepped = [states[i]._replace(encoder=e) for i, e in zip(ready, encoders, strict=True)]
             for i, state, said in zip(ready, *self._hear(encoded, stepped), strict=True):
                 waiting[i], states[i] = waiting[i][FEATURES_PER_FRAME:], state
                 events[i] += said
         # A copy, or a state would hold the memory of all the features that it was cut from.
         kept = zip(states, waiting, strict=True)
-        return [dataclasses.replace(s, features_NF=rest_NF.copy()) for s, rest_NF in kept], events
+        return [s._replace(features_NF=rest_NF.copy()) for s, rest_NF in kept], events
 
     def _hear(
         self, encoded: Sequence[np.ndarray], states: Sequence[StreamState]
@@ -151,10 +145,10 @@ class Engine:
                 encoded_BD = np.array([encoded[i][t] for i in searched])
                 after, said = self._frame(encoded_BD, [states[i] for i in searched])
                 for i, turn, new in zip(searched, after, said, strict=True):
-                    states[i] = dataclasses.replace(states[i], turn=turn)
+                    states[i] = states[i]._replace(turn=turn)
                     events[i] += new
             for i in there:
-                states[i] = dataclasses.replace(states[i], num_frames=states[i].num_frames + 1)
+                states[i] = states[i]._replace(num_frames=states[i].num_frames + 1)
         return states, events
 
     def _frame(

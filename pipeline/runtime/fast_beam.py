@@ -19,7 +19,7 @@ from pipeline.decoding.beam import BeamConfig
 from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.token_lattice import TokenArc, TokenLattice
 from pipeline.runtime.fast_step import BLANK_ID, compiled, predict, product, product_many, tanh
-from pipeline.runtime.fast_weights import CONTEXT_SIZE, Weights
+from pipeline.runtime.fast_weights import CONTEXT_SIZE, SearchWeights
 
 NO_BIAS = BiasTrie.build([])
 
@@ -34,8 +34,7 @@ class Trie(NamedTuple):
     payout_G: np.ndarray
 
 
-@dataclass(frozen=True)
-class FastBeamState:
+class FastBeamState(NamedTuple):
     """S states, best first: last tokens, node of the bias, predictor's part of the joiner's sum, score + bonus.
 
     `best`: the one that would win if the search ended now; `frames`: arcs so far.
@@ -53,7 +52,7 @@ class FastBeamState:
 class FastBeamSearch:
     """Weights, the limits of the search, and a bias or None. Holds no stream: any number may share it."""
 
-    weights: Weights
+    weights: SearchWeights
     config: BeamConfig
     bias: BiasTrie | None = None
 

@@ -52,8 +52,8 @@ class FastRecogniser:
             raise UserError(f"from_s: {from_s} must not be negative")
         weights, num_bins = self.model.weights, self.model.num_mel_bins
         context_2 = np.zeros(CONTEXT_SIZE, np.int64)
-        zeros_LD = np.zeros_like(weights.norms_L2D[:, 0])
-        predicted_J = fast_step.predict(context_2, weights)
+        zeros_LD = np.zeros_like(weights.encoder.norms_L2D[:, 0])
+        predicted_J = fast_step.predict(context_2, weights.search)
         none_NF = np.zeros((0, num_bins), np.float32)
         begun = (fast_fbank.initial_state(), none_NF, zeros_LD, zeros_LD)
         return FastState(*begun, predicted_J, context_2, int(from_s / FRAME_S))

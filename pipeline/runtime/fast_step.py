@@ -41,13 +41,13 @@ def advance(features_NF, first_searched, hidden_LD, cell_LD, predicted_J, contex
     hidden_LD, cell_LD, context_2 = hidden_LD.copy(), cell_LD.copy(), context_2.copy()
     for t in range(num_frames):
         frame_NF = features_NF[t * FEATURES_PER_FRAME : (t + 1) * FEATURES_PER_FRAME]
-        encoded_D = _encode(frame_NF, hidden_LD, cell_LD, weights)
+        encoded_D = _encode(frame_NF, hidden_LD, cell_LD, weights.encoder)
         if t < first_searched:
             continue
-        symbol_T[t], log_prob_T[t] = _best_symbol(encoded_D, predicted_J, weights)
+        symbol_T[t], log_prob_T[t] = _best_symbol(encoded_D, predicted_J, weights.search)
         if symbol_T[t] != BLANK_ID:
             context_2[0], context_2[1] = context_2[1], symbol_T[t]
-            predicted_J = predict(context_2, weights)
+            predicted_J = predict(context_2, weights.search)
     return symbol_T, log_prob_T, hidden_LD, cell_LD, predicted_J, context_2
 
 
@@ -139,14 +139,24 @@ def product(matrix, x_C):
 
 @compiled
 def product_many(matrix, x_SC):
-    """`product` of each of S vectors, to the last bit; four columns stay in the first-level cache for all of them."""
-    num_columns = x_SC.shape[1]
-    y_SR = np.zeros((len(x_SC), len(matrix.scale_R)), np.float32)
-    for c in range(0, num_columns, 4):
-        end = min(c + 4, num_columns)
-        for s in range(len(x_SC)):
-            _accumulate(matrix.integers_CR[c:end], x_SC[s, c:end], y_SR[s])
-    return y_SR * matrix.scale_R
+    """`product` of each of S vectors, within rounding: four at a time, so that an integer is made a float only once."""
+    num_vectors, num_columns = x_SC.shape
+    y_SR = np.zeros((num_vectors + -num_vectors % 4, len(matrix.scale_R)), np.float32)
+    x_CS = np.zeros((num_columns + num_columns % 2, len(y_SR)), np.float32)
+    x_CS[:num_columns, :num_vectors] = x_SC.T
+    for s in range(0, len(y_SR), 4):
+        a_R, b_R, p_R, q_R = y_SR[s], y_SR[s + 1], y_SR[s + 2], y_SR[s + 3]
+        for c in range(0, num_columns, 2):
+            x_4, z_4 = x_CS[c, s : s + 4], x_CS[c + 1, s : s + 4]
+            first_R, second_R = matrix.integers_CR[c], matrix.integers_CR[min(c + 1, num_columns - 1)]
+            xa, xb, xp, xq, za, zb, zp, zq = x_4[0], x_4[1], x_4[2], x_4[3], z_4[0], z_4[1], z_4[2], z_4[3]
+            for r in range(len(a_R)):
+                first, second = np.float32(first_R[r]), np.float32(second_R[r])
+                a_R[r] += first * xa + second * za
+                b_R[r] += first * xb + second * zb
+                p_R[r] += first * xp + second * zp
+                q_R[r] += first * xq + second * zq
+    return y_SR[:num_vectors] * matrix.scale_R
 
 
 @compiled

@@ -29,7 +29,7 @@ class Matrix(NamedTuple):
     scale_R: np.ndarray
 
 
-class Weights(NamedTuple):
+class EncoderWeights(NamedTuple):
     """L layers of D cells (G = 4 D gates i, f, g, o); I: inputs of the widest layer, shorter ones end in zero rows.
 
     `statistics_2F`: mean, scale. `norms_L2D`: weight, bias. `gates_bias_LG`. Vectors are float32.
@@ -43,6 +43,11 @@ class Weights(NamedTuple):
     gates_scale_L2G: np.ndarray
     gates_bias_LG: np.ndarray
     norms_L2D: np.ndarray
+
+
+class SearchWeights(NamedTuple):
+    """Predictor and joiner."""
+
     encoder_projection: Matrix
     encoder_projection_bias_J: np.ndarray
     embedding_VP: np.ndarray
@@ -51,6 +56,13 @@ class Weights(NamedTuple):
     predictor_projection: Matrix
     output: Matrix
     output_bias_V: np.ndarray
+
+
+class Weights(NamedTuple):
+    """In two parts, because handing arrays to compiled code costs half a microsecond each."""
+
+    encoder: EncoderWeights
+    search: SearchWeights
 
 
 class FastModel(NamedTuple):
@@ -108,7 +120,7 @@ def _weights(num_layers: int, contents: Contents) -> Weights:
         rows_IG[: item.integers.shape[1]] = item.integers.T
     norms = [[vector(f"encoder.norms.{i}.{part}") for part in ("weight", "bias")] for i in range(num_layers)]
     embedding = coded["predictor.embedding.weight"]
-    return Weights(
+    encoder = EncoderWeights(
         statistics_2F=np.stack([vector("feature_mean_F"), vector("feature_scale_F")]),
         input=matrix("encoder.input"),
         input_bias_I=vector("encoder.input.bias"),
@@ -119,6 +131,8 @@ def _weights(num_layers: int, contents: Contents) -> Weights:
         gates_scale_L2G=np.stack([[_steps(a), _steps(b)] for a, b in zip(inputs, recurrences, strict=True)]),
         gates_bias_LG=np.stack([vector(f"{layer}.bias") for layer in layers]),
         norms_L2D=np.array(norms),
+    )
+    search = SearchWeights(
         encoder_projection=matrix("joiner.encoder_projection"),
         encoder_projection_bias_J=vector("joiner.encoder_projection.bias"),
         embedding_VP=embedding.integers.astype(np.float32) * _steps(embedding)[:, None],
@@ -128,6 +142,7 @@ def _weights(num_layers: int, contents: Contents) -> Weights:
         output=matrix("joiner.output"),
         output_bias_V=vector("joiner.output.bias"),
     )
+    return Weights(encoder, search)
 
 
 def _steps(item: Coded) -> np.ndarray:

@@ -63,7 +63,7 @@ class FastKernels:
     """Compiled; see fast_fbank.py, fast_step.py, fast_beam.py."""
 
     def __init__(self, weights: Weights):
-        self.weights, self.num_mel_bins = weights, weights.statistics_2F.shape[1]
+        self.weights, self.num_mel_bins = weights, weights.encoder.statistics_2F.shape[1]
 
     def fbank_state(self) -> fast_fbank.FbankState:
         return fast_fbank.initial_state()
@@ -77,7 +77,7 @@ class FastKernels:
         return fast_fbank.flush(state, self.num_mel_bins)
 
     def encoder_state(self) -> EncoderState:
-        zeros_LD = np.zeros_like(self.weights.norms_L2D[:, 0])
+        zeros_LD = np.zeros_like(self.weights.encoder.norms_L2D[:, 0])
         return EncoderState(zeros_LD, zeros_LD)
 
     def encode(
@@ -85,7 +85,9 @@ class FastKernels:
     ) -> tuple[Sequence[np.ndarray], list[EncoderState]]:
         hidden_BLD = np.array([state.hidden_LD for state in states])
         cell_BLD = np.array([state.cell_LD for state in states])
-        encoded_BD, hidden_BLD, cell_BLD = fast_step.encode(features_BNF, hidden_BLD, cell_BLD, self.weights)
+        encoded_BD, hidden_BLD, cell_BLD = fast_step.encode(
+            features_BNF, hidden_BLD, cell_BLD, self.weights.encoder
+        )
         # Copies, or a stream would hold on to the memory of all that went with it.
         apart = zip(hidden_BLD, cell_BLD, strict=True)
         return encoded_BD[:, None], [EncoderState(hidden.copy(), cell.copy()) for hidden, cell in apart]
@@ -95,7 +97,7 @@ class FastKernels:
         return np.zeros((0, state.hidden_LD.shape[1]), np.float32)
 
     def search(self, config: BeamConfig, bias: BiasTrie | None) -> FastBeamSearch:
-        return FastBeamSearch(self.weights, config, bias)
+        return FastBeamSearch(self.weights.search, config, bias)
 
 
 class TorchKernels:

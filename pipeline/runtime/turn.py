@@ -53,8 +53,7 @@ class EngineConfig:
             )
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(NamedTuple):
     """`beam` and `trails`: the search, its frames counted from `first_frame` of the stream; `best`, `text`: what it
     would say now; `settled`: the search that the lattice is made of, `lattice`: that lattice once it was asked for.
     """
@@ -99,11 +98,11 @@ def search_frame(
     changed = text != turn.text
     # The best path may change in the past, so the features are set from it instead of counted on.
     last_token_frame = best.frame if best else -1
-    known = dataclasses.replace(turn.pause, last_token_frame=last_token_frame, num_words=len(text.split()))
+    known = PauseState(turn.pause.num_frames, last_token_frame, len(text.split()), turn.pause.blanks)
     pause_D, pause = pause_step(known, 0, 0, trail.blank_posterior(arcs, winner))
-    turn = dataclasses.replace(turn, beam=beam, trails=trails, best=best, text=text, pause=pause)
+    turn = turn._replace(beam=beam, trails=trails, best=best, text=text, pause=pause)
     if changed or frame - turn.endpoint.quiet_since_frame <= settle_frames:
-        turn = dataclasses.replace(turn, settled=beam, lattice=None)
+        turn = turn._replace(settled=beam, lattice=None)
     return turn, Heard(changed, pause_D)
 
 
@@ -123,7 +122,7 @@ def decide(
         score = min(score, thresholds.speculative_threshold - BELOW)
     if (frame - turn.first_frame + 1) * FRAME_MS >= config.max_turn_s * 1000:
         score = 1.0
-    turn = dataclasses.replace(turn, hidden=hidden)
+    turn = turn._replace(hidden=hidden)
     return _step(turn, score, frame, heard.words_changed, config, thresholds, texts)
 
 
@@ -134,7 +133,7 @@ def end(
     if frame < turn.first_frame:
         return turn, []
     again = dataclasses.replace(turn.endpoint, frame=frame - 1)  # the last frame is decided once more
-    return _step(dataclasses.replace(turn, endpoint=again), 1.0, frame, False, config, thresholds, texts)
+    return _step(turn._replace(endpoint=again), 1.0, frame, False, config, thresholds, texts)
 
 
 def has_ended(turn: Turn, number: int) -> bool:
@@ -168,8 +167,8 @@ def _step(
         found = to_words(
             turn.search.finish(turn.settled), texts, beam=config.lattice_beam, max_nodes=config.lattice_nodes
         )
-        turn = dataclasses.replace(turn, lattice=found)
+        turn = turn._replace(lattice=found)
     events, standing = events_of(decisions, turn.text, turn.lattice, turn.standing)
     if changed and not events:
         events = [Partial(before.turn, before.revision, (frame + 1) * FRAME_MS, turn.text)]
-    return dataclasses.replace(turn, endpoint=endpoint, standing=standing), events
+    return turn._replace(endpoint=endpoint, standing=standing), events
