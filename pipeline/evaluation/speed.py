@@ -46,7 +46,9 @@ def real_time_factors(
         workers = {engine: stack.enter_context(start(Path(name), engine)) for engine in engines}
         for worker in workers.values():
             ask(worker)  # warm up
-        rounds = [{engine: ask(worker)["seconds"] for engine, worker in workers.items()} for _ in range(ROUNDS)]
+        rounds = [
+            {engine: ask(worker)["seconds"] for engine, worker in workers.items()} for _ in range(ROUNDS)
+        ]
     medians = {engine: statistics.median(each[engine] for each in rounds) for engine in engines}
     return {f"rtf/{engine}": median / seconds_of_audio for engine, median in medians.items()}
 
