@@ -62,8 +62,8 @@ class ModelScore:
     model: EndpointModel
 
     @cached_property
-    def weights(self) -> fast_endpoint.EndpointWeights:
-        return fast_endpoint.weights_of(self.model)
+    def weights(self) -> tuple[np.ndarray, ...]:
+        return tuple(fast_endpoint.weights_of(self.model))
 
     def initial(self) -> np.ndarray:
         return np.zeros(self.model.config.width, np.float32)

@@ -19,7 +19,7 @@ from pipeline.decoding.beam import BeamConfig
 from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.token_lattice import TokenArc, TokenLattice
 from pipeline.runtime.fast_step import BLANK_ID, compiled, predict, product, product_many, tanh
-from pipeline.runtime.fast_weights import CONTEXT_SIZE, SearchWeights
+from pipeline.runtime.fast_weights import CONTEXT_SIZE, Matrix, SearchWeights, nameless
 
 NO_BIAS = BiasTrie.build([])
 
@@ -57,9 +57,10 @@ class FastBeamSearch:
     bias: BiasTrie | None = None
 
     @cached_property
-    def trie(self) -> Trie:
+    def nameless(self) -> tuple[tuple, tuple]:
         bias = self.bias or NO_BIAS
-        return Trie(bias.keys_A, bias.targets_A, bias.root_targets, bias.credit_G, bias.payout_G)
+        trie = (bias.keys_A, bias.targets_A, bias.root_targets, bias.credit_G, bias.payout_G)
+        return trie, nameless(self.weights)
 
     def initial(self) -> FastBeamState:
         """Before the first frame: one state, blanks as context."""
@@ -78,8 +79,7 @@ class FastBeamSearch:
                 state.totals_S,
                 self.config.num_states,
                 self.config.beam,
-                self.trie,
-                self.weights,
+                *self.nameless,
             )
             arcs = tuple(map(TokenArc, *places_3A.tolist(), *scores_2A.tolist()))
             state = FastBeamState(*found, best, (*state.frames, arcs))
@@ -91,12 +91,16 @@ class FastBeamSearch:
 
     def finish(self, state: FastBeamState) -> TokenLattice:
         """The lattice of all frames so far; `state` stays usable."""
-        return TokenLattice(state.frames, tuple((-self.trie.credit_G[state.nodes_S]).tolist()))
+        return TokenLattice(state.frames, tuple((-(self.bias or NO_BIAS).credit_G[state.nodes_S]).tolist()))
 
 
 @compiled
-def _frame(encoded_D, contexts_S2, nodes_S, predicted_SJ, totals_S, num_states, beam, trie, weights):
+def _frame(
+    encoded_D, contexts_S2, nodes_S, predicted_SJ, totals_S, num_states, beam, nameless_trie, nameless_weights
+):
     """One frame -> (the arrays of the next `FastBeamState`, best, arcs (source, target, token), their two scores)."""
+    keys_A, targets_A, root_targets, credit_G, payout_G = nameless_trie
+    trie, weights = Trie(keys_A, targets_A, root_targets, credit_G, payout_G), _named(nameless_weights)
     acoustic_SV = _acoustic(encoded_D, contexts_S2, predicted_SJ, weights)
     bonus_SV = _bonuses(nodes_S, acoustic_SV.shape[1], trie)
     flat_X = _best_first(totals_S, acoustic_SV, bonus_SV, beam)
@@ -144,6 +148,21 @@ def _frame(encoded_D, contexts_S2, nodes_S, predicted_SJ, totals_S, num_states, 
         best,
         places_3X[:, :num_arcs],
         scores_2X[:, :num_arcs],
+    )
+
+
+@compiled
+def _named(nameless_weights):
+    projection, projection_bias, embedding, mix, mix_bias, predictor, output, output_bias = nameless_weights
+    return SearchWeights(
+        Matrix(projection[0], projection[1]),
+        projection_bias,
+        embedding,
+        Matrix(mix[0], mix[1]),
+        mix_bias,
+        Matrix(predictor[0], predictor[1]),
+        Matrix(output[0], output[1]),
+        output_bias,
     )
 
 

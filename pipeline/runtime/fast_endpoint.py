@@ -39,8 +39,10 @@ def weights_of(model: EndpointModel) -> EndpointWeights:
 
 
 @compiled
-def score(encoded_BD, pause_BD, hidden_BH, weights):
+def score(encoded_BD, pause_BD, hidden_BH, nameless_weights):
     """P(the speaker had finished by the end of the frame) (B,), and the next hidden states (B, H)."""
+    projection, projection_bias, from_input, from_hidden, bias, output, output_bias = nameless_weights
+    weights = EndpointWeights(projection, projection_bias, from_input, from_hidden, bias, output, output_bias)
     score_B, after_BH = np.empty(len(encoded_BD), np.float32), np.empty_like(hidden_BH)
     width, projected = hidden_BH.shape[1], len(weights.projection_bias_P)
     input_C = np.empty(len(weights.from_input_CG), np.float32)

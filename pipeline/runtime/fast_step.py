@@ -8,7 +8,7 @@ No array that is given is changed. Twin: runtime/recogniser.py; `tests/test_fast
 import numpy as np
 from numba import njit
 
-from pipeline.runtime.fast_weights import FEATURES_PER_FRAME
+from pipeline.runtime.fast_weights import FEATURES_PER_FRAME, EncoderWeights, Matrix
 
 BLANK_ID = 0
 NORM_EPSILON = np.float32(1e-5)  # of torch's LayerNorm
@@ -52,13 +52,19 @@ def advance(features_NF, first_searched, hidden_LD, cell_LD, predicted_J, contex
 
 
 @compiled
-def encode(features_BNF, hidden_BLD, cell_BLD, weights):
-    """One frame of 80 ms of each of B streams -> (encoded_BD, hidden_BLD, cell_BLD), of each what it is alone."""
-    hidden_BLD, cell_BLD = hidden_BLD.copy(), cell_BLD.copy()
-    encoded_BD = np.empty((len(features_BNF), hidden_BLD.shape[2]), np.float32)
+def encode(features_BNF, state_B2LD, nameless_weights):
+    """One frame of 80 ms of each of B streams -> (encoded_BD, state_B2LD), of each what it is alone.
+
+    A state is hidden and cell; `nameless_weights`: EncoderWeights.
+    """
+    statistics, first, first_bias, from_input, from_hidden, scales, biases, norms = nameless_weights
+    matrix = Matrix(first[0], first[1])
+    weights = EncoderWeights(statistics, matrix, first_bias, from_input, from_hidden, scales, biases, norms)
+    state_B2LD = state_B2LD.copy()
+    encoded_BD = np.empty((len(features_BNF), state_B2LD.shape[3]), np.float32)
     for b in range(len(features_BNF)):
-        encoded_BD[b] = _encode(features_BNF[b], hidden_BLD[b], cell_BLD[b], weights)
-    return encoded_BD, hidden_BLD, cell_BLD
+        encoded_BD[b] = _encode(features_BNF[b], state_B2LD[b, 0], state_B2LD[b, 1], weights)
+    return encoded_BD, state_B2LD
 
 
 @compiled

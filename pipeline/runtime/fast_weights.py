@@ -59,10 +59,18 @@ class SearchWeights(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """In two parts, because handing arrays to compiled code costs half a microsecond each."""
+    """In two parts: what an encoder's step reads, and what a search's."""
 
     encoder: EncoderWeights
     search: SearchWeights
+
+
+def nameless(parts: tuple) -> tuple:
+    """A named tuple, and those in it, as plain tuples.
+
+    Those cost compiled code a quarter of the time to take over, some 5 µs less for each call; it can name them again.
+    """
+    return tuple(nameless(part) if isinstance(part, tuple) else part for part in parts)
 
 
 class FastModel(NamedTuple):

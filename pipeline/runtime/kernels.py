@@ -5,7 +5,7 @@ reference, for every other model. Both give each stream, to the last bit, what i
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from pipeline.features import fbank
 from pipeline.runtime import fast_fbank, fast_step
 from pipeline.runtime.bundle import Packed
 from pipeline.runtime.fast_beam import FastBeamSearch
-from pipeline.runtime.fast_weights import Weights, weights_of
+from pipeline.runtime.fast_weights import Weights, nameless, weights_of
 
 
 class Kernels(Protocol):
@@ -52,18 +52,12 @@ def kernels_of(packed: Packed) -> Kernels:
         return TorchKernels(packed)
 
 
-class EncoderState(NamedTuple):
-    """Of one stream: hidden and cell of each layer."""
-
-    hidden_LD: np.ndarray
-    cell_LD: np.ndarray
-
-
 class FastKernels:
     """Compiled; see fast_fbank.py, fast_step.py, fast_beam.py."""
 
     def __init__(self, weights: Weights):
-        self.weights, self.num_mel_bins = weights, weights.encoder.statistics_2F.shape[1]
+        self.weights, self.encoder = weights, nameless(weights.encoder)
+        self.num_mel_bins = weights.encoder.statistics_2F.shape[1]
 
     def fbank_state(self) -> fast_fbank.FbankState:
         return fast_fbank.initial_state()
@@ -76,25 +70,20 @@ class FastKernels:
     def last_features(self, state: fast_fbank.FbankState) -> np.ndarray:
         return fast_fbank.flush(state, self.num_mel_bins)
 
-    def encoder_state(self) -> EncoderState:
-        zeros_LD = np.zeros_like(self.weights.encoder.norms_L2D[:, 0])
-        return EncoderState(zeros_LD, zeros_LD)
+    def encoder_state(self) -> np.ndarray:
+        """state_2LD: hidden and cell of each layer."""
+        return np.zeros((2, *self.weights.encoder.norms_L2D[:, 0].shape), np.float32)
 
     def encode(
-        self, features_BNF: np.ndarray, states: Sequence[EncoderState]
-    ) -> tuple[Sequence[np.ndarray], list[EncoderState]]:
-        hidden_BLD = np.array([state.hidden_LD for state in states])
-        cell_BLD = np.array([state.cell_LD for state in states])
-        encoded_BD, hidden_BLD, cell_BLD = fast_step.encode(
-            features_BNF, hidden_BLD, cell_BLD, self.weights.encoder
-        )
+        self, features_BNF: np.ndarray, states: Sequence[np.ndarray]
+    ) -> tuple[Sequence[np.ndarray], list[np.ndarray]]:
+        encoded_BD, state_B2LD = fast_step.encode(features_BNF, np.array(states), self.encoder)
         # Copies, or a stream would hold on to the memory of all that went with it.
-        apart = zip(hidden_BLD, cell_BLD, strict=True)
-        return encoded_BD[:, None], [EncoderState(hidden.copy(), cell.copy()) for hidden, cell in apart]
+        return encoded_BD[:, None], [state_2LD.copy() for state_2LD in state_B2LD]
 
-    def last_frames(self, state: EncoderState) -> np.ndarray:
+    def last_frames(self, state: np.ndarray) -> np.ndarray:
         """Nothing: an LSTM holds no frame back."""
-        return np.zeros((0, state.hidden_LD.shape[1]), np.float32)
+        return np.zeros((0, state.shape[2]), np.float32)
 
     def search(self, config: BeamConfig, bias: BiasTrie | None) -> FastBeamSearch:
         return FastBeamSearch(self.weights.search, config, bias)
