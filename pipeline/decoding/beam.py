@@ -78,6 +78,21 @@ class BeamState:
     biased: Mapping[Hashable, BiasRow] = field(default_factory=dict, repr=False)
 
 
+class Search(Protocol):
+    """A beam search over encoder frames (T, D). Its states tell `frames`: the arcs of each, best first."""
+
+    @property
+    def bias(self) -> Bias | None: ...
+
+    def initial(self) -> Any: ...
+
+    def advance(self, state: Any, encoded_TD: Any) -> Any: ...
+
+    def best_state(self, state: Any) -> int: ...
+
+    def finish(self, state: Any) -> TokenLattice: ...
+
+
 @dataclass(frozen=True)
 class BeamSearch:
     """A model, the limits of the search, and a bias or None. Holds no stream: any number may share it."""
@@ -91,11 +106,20 @@ class BeamSearch:
         return BeamState((Key((BLANK_ID,) * CONTEXT_SIZE, self.bias.start() if self.bias else None),))
 
     @torch.no_grad()
-    def advance(self, state: BeamState, encoded_TD: Tensor) -> BeamState:
+    def advance(self, state: BeamState, encoded_TD: Tensor | np.ndarray) -> BeamState:
         """The state after T more frames of one utterance (T may be 0)."""
+        encoded_TD = torch.as_tensor(encoded_TD)
         for t in range(len(encoded_TD)):
             state = self._frame(state, encoded_TD[t : t + 1])
         return state
+
+    def best_state(self, state: BeamState) -> int:
+        """The state that would win if the search ended now, with what the bias takes back."""
+        if self.bias is None:
+            return 0
+        pairs = zip(state.keys, state.totals, strict=True)
+        totals = [total + self.bias.final(key.node) for key, total in pairs]
+        return totals.index(max(totals))
 
     def finish(self, state: BeamState) -> TokenLattice:
         """The lattice of all frames so far; `state` stays usable."""

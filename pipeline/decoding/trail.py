@@ -8,7 +8,6 @@ frame" is an identity. `token_lattice.best_tokens` of the finished search is the
 from math import exp
 from typing import NamedTuple, Optional
 
-from pipeline.decoding.beam import BeamSearch, BeamState
 from pipeline.decoding.token_lattice import BLANK_ID, TokenArc
 
 
@@ -32,16 +31,6 @@ def extend(trails: Trails, arcs: tuple[TokenArc, ...], frame: int) -> Trails:
             before = trails[arc.source]
             after[arc.target] = before if arc.token == BLANK_ID else Trail(before, arc.token, frame)
     return tuple(after[state] for state in range(len(after)))
-
-
-def best_state(search: BeamSearch, state: BeamState) -> int:
-    """The state that would win if the search ended now, with what the bias takes back."""
-    if search.bias is None:
-        return 0
-    totals = [
-        total + search.bias.final(key.node) for key, total in zip(state.keys, state.totals, strict=True)
-    ]
-    return totals.index(max(totals))
 
 
 def tokens_of(trail: Trail | None) -> list[int]:

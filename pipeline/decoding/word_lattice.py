@@ -129,11 +129,12 @@ class _Speller:
         worst = max(weight.total + self.completion(place) for place, weight in places.items())
         worst -= self.beam + SLACK
         found: dict[str, Places] = {}
-        last = len(self.leaving)
-        spelled: dict[
-            tuple[int, str], Weight
-        ] = {}  # state and what was read, SPACE behind if a word may follow
+        last, last_place = len(self.leaving), max(place.frame for place in places)
+        # State and what was read, SPACE behind if a word may follow.
+        spelled: dict[tuple[int, str], Weight] = {}
         for t in range(min(place.frame for place in places), last):
+            if not spelled and t > last_place:
+                break
             ahead: dict[tuple[int, str], Weight] = {}
             if at_start and t == 0:
                 spelled = {(0, SPACE): Weight(0.0, 0.0, 0, 0)}
@@ -146,14 +147,13 @@ class _Speller:
                     else:
                         longer = text if piece == SPACE and text.endswith(SPACE) else text + piece
                         end = t + 1 if piece.strip(SPACE) else weight.end_frame
-                        self._go(ahead, t, arc, longer, weight._replace(end_frame=end), worst)
+                        self._go(ahead, t, arc, longer, weight, (weight.start_frame, end), worst)
             for place, weight in places.items():
                 if place.frame == t and not at_start:
                     for arc in self.leaving[t][place.state]:
                         piece = self.texts[arc.token]
                         if self._begins(piece, place.open):
-                            begun = weight._replace(start_frame=t, end_frame=t + 1)
-                            self._go(ahead, t, arc, piece.lstrip(SPACE), begun, worst)
+                            self._go(ahead, t, arc, piece.lstrip(SPACE), weight, (t, t + 1), worst)
             spelled = ahead
         if at_start and not last:
             spelled = {(0, SPACE): Weight(0.0, 0.0, 0, 0)}
@@ -165,10 +165,19 @@ class _Speller:
     def _begins(self, piece: str, open_: bool) -> bool:
         return bool(piece.strip(SPACE)) and (open_ or piece.startswith(SPACE))
 
-    def _go(self, ahead: dict, t: int, arc: TokenArc, text: str, weight: Weight, worst: float) -> None:
-        there = weight._replace(acoustic=weight.acoustic + arc.acoustic, bonus=weight.bonus + arc.bonus)
-        if there.total + self.after[t + 1][arc.target] >= worst:
-            _keep(ahead, (arc.target, text), there)
+    def _go(
+        self,
+        ahead: dict,
+        t: int,
+        arc: TokenArc,
+        text: str,
+        weight: Weight,
+        frames: tuple[int, int],
+        worst: float,
+    ) -> None:
+        acoustic, bonus = weight.acoustic + arc.acoustic, weight.bonus + arc.bonus
+        if acoustic + bonus + self.after[t + 1][arc.target] >= worst:  # most end here, at little cost
+            _keep(ahead, (arc.target, text), Weight(acoustic, bonus, *frames))
 
 
 def _keep(table: dict, key: object, weight: Weight) -> None:

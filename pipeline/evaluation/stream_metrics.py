@@ -1,7 +1,7 @@
-"""The device's numbers: end-pointing, biasing, lattices and speed of the engine on a test set, as flat metrics.
+"""The device's numbers: end-pointing, biasing and lattices of the engine on a test set, as flat metrics.
 
-`endpoint/…` times in ms, rates as fractions; `bias/<list>/…` percent, false accepts per 1,000 words; `rtf/engine`
-seconds of one core for a second of audio. `sent_utterances` is what `reranking.py` measures.
+`endpoint/…` times in ms, rates as fractions; `bias/<list>/…` percent, false accepts per 1,000 words. `sent_utterances`
+is what `reranking.py` measures.
 """
 
 import time
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from lhotse.cut import MonoCut
 
 from pipeline.decoding.biasing import BiasTrie
@@ -33,7 +32,6 @@ from pipeline.runtime.phrases import bias_of
 
 EMPTY = Lattice(2, 1, (Arc(0, 1, "", 0.0, 0.0, 0, 1),))  # nothing was said
 LIST_SIZES = (0, 10, 100, 1000)
-CHUNK = 1_280  # samples: 80 ms
 
 
 def endpoint_metrics(
@@ -139,27 +137,6 @@ def bias_metrics(
         metrics[f"bias/{name}/swap_ms"] = swap_ms
         metrics[f"bias/{name}/phrases"] = float(np.mean([len(chosen.given) for chosen in lists]))
     return metrics
-
-
-def engine_rtf(engine: Engine, recordings: Sequence[np.ndarray]) -> float:
-    """Seconds of one thread for a second of audio, one stream at a time in chunks of 80 ms, lattices included."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        _stream(engine, recordings[0])
-        started = time.process_time()
-        for samples_S in recordings:
-            _stream(engine, samples_S)
-        return (time.process_time() - started) / (sum(map(len, recordings)) / SAMPLE_RATE_HZ)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _stream(engine: Engine, samples_S: np.ndarray) -> None:
-    state = engine.stream()
-    for begin in range(0, len(samples_S), CHUNK):
-        state, _ = engine.accept(samples_S[begin : begin + CHUNK], state)
-    engine.finish(state)
 
 
 def _list(

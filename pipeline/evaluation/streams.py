@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from lhotse.cut import MonoCut
 
-from pipeline.decoding.beam import Bias
+from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig
 from pipeline.evaluation.endpointing import Outcome, Track
 from pipeline.runtime.endpoint_score import Endpointer, Score
@@ -89,7 +88,7 @@ class Recording:
     def initial(self) -> tuple[Any, tuple[float, ...]]:
         return self.score.initial(), ()
 
-    def __call__(self, encoded_BD: torch.Tensor, pause_BD: torch.Tensor, hidden: Sequence[tuple]) -> tuple:
+    def __call__(self, encoded_BD: np.ndarray, pause_BD: np.ndarray, hidden: Sequence[tuple]) -> tuple:
         scores, after = self.score(encoded_BD, pause_BD, [state for state, _ in hidden])
         kept = zip(after, hidden, scores, strict=True)
         # A score of 1 would end even a turn that must not end.
@@ -99,7 +98,10 @@ class Recording:
 
 
 def run_engine(
-    engine: Engine, recordings: Sequence[np.ndarray], from_s: Sequence[float], biases: Sequence[Bias | None]
+    engine: Engine,
+    recordings: Sequence[np.ndarray],
+    from_s: Sequence[float],
+    biases: Sequence[BiasTrie | None],
 ) -> Iterator[tuple[int, Any, list[Event]]]:
     """(index, last state, events) of every recording, those of like length together."""
     order = sorted(range(len(recordings)), key=lambda index: len(recordings[index]))

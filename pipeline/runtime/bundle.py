@@ -29,13 +29,16 @@ LARGEST_SETTING = 8192  # no width, layer count or table of a file's model may b
 
 @dataclass(frozen=True)
 class Packed:
-    """A loaded file. `header`: {"model", "features", …} as written; `statistics`: {name: float32 tensor}."""
+    """A loaded file. `header`: {"model", "features", …} as written; `statistics`: {name: float32 tensor}; `contents`:
+    the integers that the compiled engine computes with, None where the model came from no file.
+    """
 
     model: Transducer
     tokenizer: Tokenizer
     fbank_config: FbankConfig
     header: dict[str, Any]
     statistics: dict[str, Tensor]
+    contents: Contents | None = None
 
 
 def write_packed(
@@ -96,7 +99,7 @@ def load_packed(path: str | os.PathLike) -> Packed:
     except (UserError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         message = " ".join(str(error).split())[:300]
         raise UserError(f"{source}: section header describes no model of this program ({message})") from error
-    return Packed(model, tokenizer, fbank_config, contents.info, statistics)
+    return Packed(model, tokenizer, fbank_config, contents.info, statistics, contents)
 
 
 def _coded(name: str, value: Tensor, scale_R: Tensor) -> Coded:

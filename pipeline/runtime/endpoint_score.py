@@ -11,18 +11,19 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
 
 from pipeline.decoding.endpoint_model import PAUSE_FEATURES, EndpointModel, EndpointModelConfig
 from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
+from pipeline.runtime import fast_endpoint
 
 NAME = "endpointer.safetensors"
 FRAMES_SINCE_TOKEN, HAS_WORDS = PAUSE_FEATURES.index("frames_since_token"), PAUSE_FEATURES.index("has_words")
@@ -34,7 +35,7 @@ class Score(Protocol):
     def initial(self) -> Any: ...
 
     def __call__(
-        self, encoded_BD: Tensor, pause_BD: Tensor, hidden: Sequence[Any]
+        self, encoded_BD: np.ndarray, pause_BD: np.ndarray, hidden: Sequence[Any]
     ) -> tuple[list[float], list[Any]]: ...
 
 
@@ -48,29 +49,31 @@ class RuleScore:
         return None
 
     def __call__(
-        self, encoded_BD: Tensor, pause_BD: Tensor, hidden: Sequence[None]
+        self, encoded_BD: np.ndarray, pause_BD: np.ndarray, hidden: Sequence[None]
     ) -> tuple[list[float], list[None]]:
-        share_B = (pause_BD[:, FRAMES_SINCE_TOKEN] * FRAME_MS / self.silence_ms).clamp_max(1.0)
+        share_B = np.minimum(pause_BD[:, FRAMES_SINCE_TOKEN] * FRAME_MS / self.silence_ms, 1.0)
         return (share_B * pause_BD[:, HAS_WORDS]).tolist(), list(hidden)
 
 
 @dataclass(frozen=True)
 class ModelScore:
-    """The trained model's probability; a hidden state is its GRU's (D,)."""
+    """The trained model's probability, compiled (as it stands at the first use); a hidden state is its GRU's (H,)."""
 
     model: EndpointModel
 
-    def initial(self) -> Tensor:
-        return self.model.initial_state(1)[0]
+    @cached_property
+    def weights(self) -> tuple[np.ndarray, ...]:
+        return tuple(fast_endpoint.weights_of(self.model))
 
-    @torch.inference_mode()
+    def initial(self) -> np.ndarray:
+        return np.zeros(self.model.config.width, np.float32)
+
     def __call__(
-        self, encoded_BD: Tensor, pause_BD: Tensor, hidden: Sequence[Tensor]
-    ) -> tuple[list[float], list[Tensor]]:
-        logit_B1, hidden_BD = self.model.step(
-            encoded_BD[:, None], pause_BD[:, None], torch.stack(list(hidden))
-        )
-        return logit_B1[:, 0].sigmoid().tolist(), list(hidden_BD)
+        self, encoded_BD: np.ndarray, pause_BD: np.ndarray, hidden: Sequence[np.ndarray]
+    ) -> tuple[list[float], list[np.ndarray]]:
+        score_B, hidden_BH = fast_endpoint.score(encoded_BD, pause_BD, np.array(hidden), self.weights)
+        # Copies, or a stream would hold on to the memory of all that went with it.
+        return score_B.tolist(), [hidden_H.copy() for hidden_H in hidden_BH]
 
 
 @dataclass(frozen=True)

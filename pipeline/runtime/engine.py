@@ -8,74 +8,73 @@
     states, events = engine.accept_many([samples_S, …], states)      # B streams, whatever each has got
 
 State goes in and out and is never changed in place, and two streams share none. The encoder always takes one 80 ms
-frame of a stream at a time, so that events do not depend on how samples were cut into chunks. Streams that go together
-differ from a stream that goes alone by the rounding of a matrix product with more rows, no more.
+frame of a stream at a time, so that events depend neither on how samples were cut into chunks nor on which streams go
+together. What computes is `runtime/kernels.py`.
 
 Events are those of `runtime/events.py`; `runtime/downstream.py` says how they reach who understands or rescores them.
 """
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from pipeline.decoding.beam import BeamSearch, Bias
+from pipeline.decoding.beam import Search
+from pipeline.decoding.biasing import BiasTrie
 from pipeline.errors import UserError
 from pipeline.features import fbank
 from pipeline.runtime import turn as turns
-from pipeline.runtime.batching import step_together
 from pipeline.runtime.bundle import Packed
 from pipeline.runtime.endpoint_score import RULE, Endpointer
 from pipeline.runtime.events import Event
+from pipeline.runtime.kernels import Kernels, kernels_of
 from pipeline.runtime.recognise import FEATURES_PER_FRAME, FRAME_S
 from pipeline.runtime.turn import EngineConfig, Turn
 
 
-@dataclass(frozen=True)
-class StreamState:
+class StreamState(NamedTuple):
     """What a stream remembers. `features_NF`: fewer than fill 80 ms; `num_frames`: encoded so far; `bias`: the
     phrases of the next turn. What comes before the turn's first frame is heard, not searched.
     """
 
-    fbank: fbank.FbankState
-    features_NF: Tensor
+    fbank: Any
+    features_NF: np.ndarray
     encoder: Any
     turn: Turn
-    bias: Bias | None
+    bias: BiasTrie | None
     num_frames: int = 0
 
 
 class Engine:
-    """A packed file in use. It holds no stream: any number may share it."""
+    """A packed file in use. It holds no stream: any number may share it. `kernels`: others than `kernels_of` says."""
 
     def __init__(
-        self, packed: Packed, config: EngineConfig = EngineConfig(), endpointer: Endpointer = RULE
+        self,
+        packed: Packed,
+        config: EngineConfig = EngineConfig(),
+        endpointer: Endpointer = RULE,
+        kernels: Kernels | None = None,
     ) -> None:
         self.packed, self.config, self.endpointer = packed, config, endpointer
+        self.kernels = kernels or kernels_of(packed)
         # Blank and unknown have no text, as in `Tokenizer.decode`.
         unknown = packed.tokenizer.unknown_id
         self.texts = ["" if i <= unknown else piece for i, (piece, _) in enumerate(packed.tokenizer.pieces)]
 
-    def stream(self, bias: Bias | None = None, from_s: float = 0.0) -> StreamState:
+    def stream(self, bias: BiasTrie | None = None, from_s: float = 0.0) -> StreamState:
         """The state before the first sample; what comes before `from_s` (a wake word) is heard, not searched.
 
         Raises UserError where `from_s` is negative.
         """
         if not from_s >= 0:
             raise UserError(f"from_s: {from_s} must be 0 or more")
-        fbank_config = self.packed.fbank_config
-        features_NF = torch.zeros(0, fbank_config.num_mel_bins)
+        features_NF = np.zeros((0, self.packed.fbank_config.num_mel_bins), np.float32)
         turn = turns.begin(self._search(bias), self.endpointer.score.initial(), int(from_s / FRAME_S))
-        encoder = self.packed.model.initial_state(1)
-        return StreamState(fbank.initial_state(fbank_config), features_NF, encoder, turn, bias)
+        return StreamState(self.kernels.fbank_state(), features_NF, self.kernels.encoder_state(), turn, bias)
 
-    def with_bias(self, state: StreamState, bias: Bias | None) -> StreamState:
+    def with_bias(self, state: StreamState, bias: BiasTrie | None) -> StreamState:
         """Other phrases (or none) from the next turn on."""
-        return dataclasses.replace(state, bias=bias)
+        return state._replace(bias=bias)
 
     def accept(self, samples_S: np.ndarray, state: StreamState) -> tuple[StreamState, list[Event]]:
         """Hear float32 samples in [-1, 1] at 16 kHz (any number, also none)."""
@@ -94,57 +93,48 @@ class Engine:
             samples_S = np.array(samples_S, dtype=np.float32)
             if samples_S.ndim != 1 or not np.isfinite(samples_S).all():
                 raise UserError("samples: must be finite numbers (S,), 16 kHz and one channel")
-            features_NF, fbank_state = fbank.step(
-                torch.from_numpy(samples_S), state.fbank, self.packed.fbank_config
-            )
+            features_NF, fbank_state = self.kernels.features(samples_S, state.fbank)
             features.append(features_NF)
-            after.append(dataclasses.replace(state, fbank=fbank_state))
+            after.append(state._replace(fbank=fbank_state))
         return self._advance(features, after)
 
-    @torch.inference_mode()
     def finish(self, state: StreamState) -> tuple[StreamState, list[Event]]:
         """No sample will come: what was held back is decoded, and a turn with words gets its final."""
-        features_NF = fbank.flush(state.fbank, self.packed.fbank_config)
+        features_NF = self.kernels.last_features(state.fbank)
         heard = fbank.num_frames(state.fbank.num_samples)
         if 0 < heard < FEATURES_PER_FRAME:  # as for whole recordings: padded to one frame
-            padding_NF = features_NF.new_zeros(FEATURES_PER_FRAME - heard, features_NF.shape[1])
-            features_NF = torch.cat([features_NF, padding_NF])
+            features_NF = np.pad(features_NF, ((0, FEATURES_PER_FRAME - heard), (0, 0)))
         (state,), (events,) = self._advance([features_NF], [state])
-        (encoded_TD,) = self.packed.model.flush(state.encoder)
-        (state,), (more,) = self._hear([encoded_TD], [state])
+        (state,), (more,) = self._hear([self.kernels.last_frames(state.encoder)], [state])
         turn, last = turns.end(
             state.turn, state.num_frames - 1, self.config, self.endpointer.config, self.texts
         )
-        return dataclasses.replace(state, turn=turn), [*events, *more, *last]
+        return state._replace(turn=turn), [*events, *more, *last]
 
-    def _search(self, bias: Bias | None) -> BeamSearch:
-        return BeamSearch(self.packed.model, self.config.beam, bias)
+    def _search(self, bias: BiasTrie | None) -> Search:
+        return self.kernels.search(self.config.beam, bias)
 
-    @torch.inference_mode()
     def _advance(
-        self, features: Sequence[Tensor], states: Sequence[StreamState]
+        self, features: Sequence[np.ndarray], states: Sequence[StreamState]
     ) -> tuple[list[StreamState], list[list[Event]]]:
         """New feature frames (N, F) of each stream: frame by frame, all that have a full one together."""
-        waiting = [torch.cat([s.features_NF, new_NF]) for s, new_NF in zip(states, features, strict=True)]
+        waiting = [
+            np.concatenate([s.features_NF, new_NF]) for s, new_NF in zip(states, features, strict=True)
+        ]
         states, events = list(states), [[] for _ in states]
         while ready := [i for i, waiting_NF in enumerate(waiting) if len(waiting_NF) >= FEATURES_PER_FRAME]:
-            features_BNF = torch.stack([waiting[i][:FEATURES_PER_FRAME] for i in ready])
-            encoded, encoders = step_together(
-                self.packed.model, features_BNF, [states[i].encoder for i in ready]
-            )
-            stepped = [
-                dataclasses.replace(states[i], encoder=encoder)
-                for i, encoder in zip(ready, encoders, strict=True)
-            ]
+            features_BNF = np.array([waiting[i][:FEATURES_PER_FRAME] for i in ready])
+            encoded, encoders = self.kernels.encode(features_BNF, [states[i].encoder for i in ready])
+            stepped = [states[i]._replace(encoder=e) for i, e in zip(ready, encoders, strict=True)]
             for i, state, said in zip(ready, *self._hear(encoded, stepped), strict=True):
                 waiting[i], states[i] = waiting[i][FEATURES_PER_FRAME:], state
                 events[i] += said
-        # A clone, or a state would hold the memory of all the features that it was cut from.
+        # A copy, or a state would hold the memory of all the features that it was cut from.
         kept = zip(states, waiting, strict=True)
-        return [dataclasses.replace(s, features_NF=rest_NF.clone()) for s, rest_NF in kept], events
+        return [s._replace(features_NF=rest_NF.copy()) for s, rest_NF in kept], events
 
     def _hear(
-        self, encoded: Sequence[Tensor], states: Sequence[StreamState]
+        self, encoded: Sequence[np.ndarray], states: Sequence[StreamState]
     ) -> tuple[list[StreamState], list[list[Event]]]:
         """Encoder frames (T, D) of each stream; T may differ, an encoder with look-ahead gives none or several."""
         states, events = list(states), [[] for _ in states]
@@ -152,25 +142,25 @@ class Engine:
             there = [i for i, encoded_TD in enumerate(encoded) if t < len(encoded_TD)]
             searched = [i for i in there if states[i].num_frames >= states[i].turn.first_frame]
             if searched:
-                encoded_BD = torch.stack([encoded[i][t] for i in searched])
+                encoded_BD = np.array([encoded[i][t] for i in searched])
                 after, said = self._frame(encoded_BD, [states[i] for i in searched])
                 for i, turn, new in zip(searched, after, said, strict=True):
-                    states[i] = dataclasses.replace(states[i], turn=turn)
+                    states[i] = states[i]._replace(turn=turn)
                     events[i] += new
             for i in there:
-                states[i] = dataclasses.replace(states[i], num_frames=states[i].num_frames + 1)
+                states[i] = states[i]._replace(num_frames=states[i].num_frames + 1)
         return states, events
 
     def _frame(
-        self, encoded_BD: Tensor, states: Sequence[StreamState]
+        self, encoded_BD: np.ndarray, states: Sequence[StreamState]
     ) -> tuple[list[Turn], list[list[Event]]]:
         """One frame of each stream: search, then the score of all, then the decisions."""
         spell, settle = self.packed.tokenizer.decode, self.config.settle_frames
         found = [
             turns.search_frame(state.turn, encoded_1D, state.num_frames, spell, settle)
-            for state, encoded_1D in zip(states, encoded_BD.split(1), strict=True)
+            for state, encoded_1D in zip(states, encoded_BD[:, None], strict=True)
         ]
-        pause_BD = torch.from_numpy(np.stack([heard.pause_D for _, heard in found]))
+        pause_BD = np.array([heard.pause_D for _, heard in found])
         scores, hidden = self.endpointer.score(encoded_BD, pause_BD, [turn.hidden for turn, _ in found])
         after, events = [], []
         for state, (turn, heard), score, hidden_D in zip(states, found, scores, hidden, strict=True):

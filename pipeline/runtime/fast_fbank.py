@@ -7,6 +7,7 @@ complex ones (Stockham's autosorting radix-2 transform, Van Loan 1992, §1.7), t
 
 import functools
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -21,6 +22,42 @@ LANES = 8
 ZERO, ONE, TWO, HALVED = np.float32(0), np.float32(1), np.float32(2), np.float32(0.5)
 
 compiled = njit(cache=True, fastmath={"contract"}, error_model="numpy")
+
+
+class FbankState(NamedTuple):
+    """Samples that a coming frame still needs. `started`: the mirrored left edge has been put in front."""
+
+    pending_S: np.ndarray
+    started: bool = False
+    num_samples: int = 0
+    num_frames: int = 0
+
+
+def initial_state() -> FbankState:
+    """Before the first sample."""
+    return FbankState(np.zeros(0, np.float32))
+
+
+def step(samples_S: np.ndarray, state: FbankState, num_mel_bins: int) -> tuple[np.ndarray, FbankState]:
+    """Append float32 samples (any number, also none) -> every frame (N, F) that is now complete, and the next state."""
+    pending_S = np.concatenate([state.pending_S, samples_S], dtype=np.float32)
+    num_samples, started = state.num_samples + len(samples_S), state.started
+    if not started and num_samples >= FRAME_LENGTH - LEFT_EDGE:
+        pending_S, started = mirror(pending_S, LEFT_EDGE, 0), True
+    count = max(0, (len(pending_S) - FRAME_LENGTH) // FRAME_SHIFT + 1) if started else 0
+    features_NF = log_mel(pending_S, count, num_mel_bins)
+    rest_S = pending_S[count * FRAME_SHIFT :].copy()
+    return features_NF, FbankState(rest_S, started, num_samples, state.num_frames + count)
+
+
+def flush(state: FbankState, num_mel_bins: int) -> np.ndarray:
+    """The frames (N, F), two at most in a long utterance, that reach past the last sample."""
+    count = (state.num_samples + FRAME_SHIFT // 2) // FRAME_SHIFT - state.num_frames
+    if count == 0:
+        return np.zeros((0, num_mel_bins), np.float32)
+    left = 0 if state.started else LEFT_EDGE
+    missing = (count - 1) * FRAME_SHIFT + FRAME_LENGTH - left - len(state.pending_S)
+    return log_mel(mirror(state.pending_S, left, max(0, missing)), count, num_mel_bins)
 
 
 def log_mel(samples_S: np.ndarray, count: int, num_mel_bins: int) -> np.ndarray:

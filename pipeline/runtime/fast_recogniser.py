@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.runtime import fast_step
-from pipeline.runtime.fast_fbank import FRAME_LENGTH, FRAME_SHIFT, LEFT_EDGE, log_mel, mirror
+from pipeline.runtime import fast_fbank, fast_step
+from pipeline.runtime.fast_fbank import FRAME_SHIFT, FbankState
 from pipeline.runtime.fast_weights import CONTEXT_SIZE, FEATURES_PER_FRAME, FastModel
 
 FRAME_S = 0.08
@@ -25,18 +25,15 @@ UNKNOWN_ID = 1
 
 
 class FastState(NamedTuple):
-    """What a stream remembers; fields as in `StreamState` and `FbankState`. `predicted_J`: what the predictor adds."""
+    """What a stream remembers; fields as in `StreamState`. `predicted_J`: what the predictor adds."""
 
-    pending_S: np.ndarray
+    fbank: FbankState
     features_NF: np.ndarray
     hidden_LD: np.ndarray
     cell_LD: np.ndarray
     predicted_J: np.ndarray
     context_2: np.ndarray
     start_frame: int
-    started: bool = False
-    num_samples: int = 0
-    num_features: int = 0
     num_frames: int = 0
     tokens: tuple[int, ...] = ()
     frames: tuple[int, ...] = ()
@@ -55,36 +52,21 @@ class FastRecogniser:
             raise UserError(f"from_s: {from_s} must not be negative")
         weights, num_bins = self.model.weights, self.model.num_mel_bins
         context_2 = np.zeros(CONTEXT_SIZE, np.int64)
-        zeros_LD = np.zeros_like(weights.norms_L2D[:, 0])
-        predicted_J = fast_step.predict(context_2, weights)
-        none_S, none_NF = np.zeros(0, np.float32), np.zeros((0, num_bins), np.float32)
-        return FastState(none_S, none_NF, zeros_LD, zeros_LD, predicted_J, context_2, int(from_s / FRAME_S))
+        zeros_LD = np.zeros_like(weights.encoder.norms_L2D[:, 0])
+        predicted_J = fast_step.predict(context_2, weights.search)
+        none_NF = np.zeros((0, num_bins), np.float32)
+        begun = (fast_fbank.initial_state(), none_NF, zeros_LD, zeros_LD)
+        return FastState(*begun, predicted_J, context_2, int(from_s / FRAME_S))
 
     def accept(self, samples_S: np.ndarray, state: FastState) -> FastState:
         """Hear float32 samples at 16 kHz (any number, also none)."""
-        pending_S = np.concatenate([state.pending_S, samples_S], dtype=np.float32)
-        num_samples, started = state.num_samples + len(samples_S), state.started
-        if not started and num_samples >= FRAME_LENGTH - LEFT_EDGE:
-            pending_S, started = mirror(pending_S, LEFT_EDGE, 0), True
-        count = max(0, (len(pending_S) - FRAME_LENGTH) // FRAME_SHIFT + 1) if started else 0
-        features_NF = log_mel(pending_S, count, self.model.num_mel_bins)
-        state = state._replace(
-            pending_S=pending_S[count * FRAME_SHIFT :].copy(),
-            started=started,
-            num_samples=num_samples,
-            num_features=state.num_features + count,
-        )
-        return self._advance(features_NF, state)
+        features_NF, fbank_state = fast_fbank.step(samples_S, state.fbank, self.model.num_mel_bins)
+        return self._advance(features_NF, state._replace(fbank=fbank_state))
 
     def finish(self, state: FastState) -> FastState:
         """The state after the last sample: what the features still held back is decoded."""
-        heard = (state.num_samples + FRAME_SHIFT // 2) // FRAME_SHIFT
-        count = heard - state.num_features
-        if count:
-            left = 0 if state.started else LEFT_EDGE
-            missing = (count - 1) * FRAME_SHIFT + FRAME_LENGTH - left - len(state.pending_S)
-            padded_S = mirror(state.pending_S, left, max(0, missing))
-            state = self._advance(log_mel(padded_S, count, self.model.num_mel_bins), state)
+        state = self._advance(fast_fbank.flush(state.fbank, self.model.num_mel_bins), state)
+        heard = (state.fbank.num_samples + FRAME_SHIFT // 2) // FRAME_SHIFT
         if 0 < heard < FEATURES_PER_FRAME:  # as for whole recordings: padded to one frame
             padding_NF = np.zeros((FEATURES_PER_FRAME - heard, self.model.num_mel_bins), np.float32)
             state = self._advance(padding_NF, state)

@@ -8,7 +8,7 @@ No array that is given is changed. Twin: runtime/recogniser.py; `tests/test_fast
 import numpy as np
 from numba import njit
 
-from pipeline.runtime.fast_weights import FEATURES_PER_FRAME
+from pipeline.runtime.fast_weights import FEATURES_PER_FRAME, EncoderWeights, Matrix
 
 BLANK_ID = 0
 NORM_EPSILON = np.float32(1e-5)  # of torch's LayerNorm
@@ -41,14 +41,30 @@ def advance(features_NF, first_searched, hidden_LD, cell_LD, predicted_J, contex
     hidden_LD, cell_LD, context_2 = hidden_LD.copy(), cell_LD.copy(), context_2.copy()
     for t in range(num_frames):
         frame_NF = features_NF[t * FEATURES_PER_FRAME : (t + 1) * FEATURES_PER_FRAME]
-        encoded_D = _encode(frame_NF, hidden_LD, cell_LD, weights)
+        encoded_D = _encode(frame_NF, hidden_LD, cell_LD, weights.encoder)
         if t < first_searched:
             continue
-        symbol_T[t], log_prob_T[t] = _best_symbol(encoded_D, predicted_J, weights)
+        symbol_T[t], log_prob_T[t] = _best_symbol(encoded_D, predicted_J, weights.search)
         if symbol_T[t] != BLANK_ID:
             context_2[0], context_2[1] = context_2[1], symbol_T[t]
-            predicted_J = predict(context_2, weights)
+            predicted_J = predict(context_2, weights.search)
     return symbol_T, log_prob_T, hidden_LD, cell_LD, predicted_J, context_2
+
+
+@compiled
+def encode(features_BNF, state_B2LD, nameless_weights):
+    """One frame of 80 ms of each of B streams -> (encoded_BD, state_B2LD), of each what it is alone.
+
+    A state is hidden and cell; `nameless_weights`: EncoderWeights.
+    """
+    statistics, first, first_bias, from_input, from_hidden, scales, biases, norms = nameless_weights
+    matrix = Matrix(first[0], first[1])
+    weights = EncoderWeights(statistics, matrix, first_bias, from_input, from_hidden, scales, biases, norms)
+    state_B2LD = state_B2LD.copy()
+    encoded_BD = np.empty((len(features_BNF), state_B2LD.shape[3]), np.float32)
+    for b in range(len(features_BNF)):
+        encoded_BD[b] = _encode(features_BNF[b], state_B2LD[b, 0], state_B2LD[b, 1], weights)
+    return encoded_BD, state_B2LD
 
 
 @compiled
@@ -58,8 +74,8 @@ def predict(context_2, weights):
     embedded_C = np.empty(2 * width, np.float32)
     embedded_C[:width] = weights.embedding_VP[context_2[0]]
     embedded_C[width:] = weights.embedding_VP[context_2[1]]
-    mixed_P = _tanh(_product(weights.mix, embedded_C) + weights.mix_bias_P)
-    return _product(weights.predictor_projection, mixed_P)
+    mixed_P = tanh(product(weights.mix, embedded_C) + weights.mix_bias_P)
+    return product(weights.predictor_projection, mixed_P)
 
 
 @compiled
@@ -71,7 +87,7 @@ def _encode(frame_NF, hidden_LD, cell_LD, weights):
         for f in range(num_bins):
             value = (frame_NF[n, f] - weights.statistics_2F[0, f]) * weights.statistics_2F[1, f]
             stacked_C[n * num_bins + f] = value
-    x_D = _product(weights.input, stacked_C) + weights.input_bias_I
+    x_D = product(weights.input, stacked_C) + weights.input_bias_I
     for layer in range(len(hidden_LD)):
         _lstm(layer, x_D, hidden_LD[layer], cell_LD[layer], weights)
         y_D = hidden_LD[layer].copy() if layer == 0 else x_D + hidden_LD[layer]
@@ -88,10 +104,10 @@ def _lstm(layer, x_C, hidden_D, cell_D, weights):
     _accumulate(weights.from_hidden_LDG[layer], hidden_D, from_hidden_G)
     scale_2G, bias_G = weights.gates_scale_L2G[layer], weights.gates_bias_LG[layer]
     gates_G = from_input_G * scale_2G[0] + from_hidden_G * scale_2G[1] + bias_G
-    i_D, f_D = _sigmoid(gates_G[:width]), _sigmoid(gates_G[width : 2 * width])
-    g_D, o_D = _tanh(gates_G[2 * width : 3 * width]), _sigmoid(gates_G[3 * width :])
+    i_D, f_D = sigmoid(gates_G[:width]), sigmoid(gates_G[width : 2 * width])
+    g_D, o_D = tanh(gates_G[2 * width : 3 * width]), sigmoid(gates_G[3 * width :])
     cell_D[:] = f_D * cell_D + i_D * g_D
-    hidden_D[:] = o_D * _tanh(cell_D)
+    hidden_D[:] = o_D * tanh(cell_D)
 
 
 @compiled
@@ -110,8 +126,8 @@ def _normalise(x_D, norm_2D):
 @compiled
 def _best_symbol(encoded_D, predicted_J, weights):
     """(most probable symbol, its log-probability) of one frame."""
-    projected_J = _product(weights.encoder_projection, encoded_D) + weights.encoder_projection_bias_J
-    logit_V = _product(weights.output, _tanh(projected_J + predicted_J)) + weights.output_bias_V
+    projected_J = product(weights.encoder_projection, encoded_D) + weights.encoder_projection_bias_J
+    logit_V = product(weights.output, tanh(projected_J + predicted_J)) + weights.output_bias_V
     best = np.argmax(logit_V)
     total = ZERO
     for logit in logit_V:
@@ -120,10 +136,33 @@ def _best_symbol(encoded_D, predicted_J, weights):
 
 
 @compiled
-def _product(matrix, x_C):
+def product(matrix, x_C):
+    """Matrix times vector (R,)."""
     y_R = np.zeros(len(matrix.scale_R), np.float32)
     _accumulate(matrix.integers_CR, x_C, y_R)
     return y_R * matrix.scale_R
+
+
+@compiled
+def product_many(matrix, x_SC):
+    """`product` of each of S vectors, within rounding: four at a time, so that an integer is made a float only once."""
+    num_vectors, num_columns = x_SC.shape
+    y_SR = np.zeros((num_vectors + -num_vectors % 4, len(matrix.scale_R)), np.float32)
+    x_CS = np.zeros((num_columns + num_columns % 2, len(y_SR)), np.float32)
+    x_CS[:num_columns, :num_vectors] = x_SC.T
+    for s in range(0, len(y_SR), 4):
+        a_R, b_R, p_R, q_R = y_SR[s], y_SR[s + 1], y_SR[s + 2], y_SR[s + 3]
+        for c in range(0, num_columns, 2):
+            x_4, z_4 = x_CS[c, s : s + 4], x_CS[c + 1, s : s + 4]
+            first_R, second_R = matrix.integers_CR[c], matrix.integers_CR[min(c + 1, num_columns - 1)]
+            xa, xb, xp, xq, za, zb, zp, zq = x_4[0], x_4[1], x_4[2], x_4[3], z_4[0], z_4[1], z_4[2], z_4[3]
+            for r in range(len(a_R)):
+                first, second = np.float32(first_R[r]), np.float32(second_R[r])
+                a_R[r] += first * xa + second * za
+                b_R[r] += first * xb + second * zb
+                p_R[r] += first * xp + second * zp
+                q_R[r] += first * xq + second * zq
+    return y_SR[:num_vectors] * matrix.scale_R
 
 
 @compiled
@@ -143,12 +182,12 @@ def _accumulate(integers_CR, x_C, y_R):
 
 
 @compiled
-def _sigmoid(x_D):
-    return HALF * _tanh(HALF * x_D) + HALF
+def sigmoid(x_D):
+    return HALF * tanh(HALF * x_D) + HALF
 
 
 @compiled
-def _tanh(x_D):
+def tanh(x_D):
     """Within 3e-7 of tanh: a quotient of polynomials, which vectorises where the library's function does not.
 
     Coefficients: Eigen's `ptanh_float`.

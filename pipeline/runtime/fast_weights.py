@@ -29,7 +29,7 @@ class Matrix(NamedTuple):
     scale_R: np.ndarray
 
 
-class Weights(NamedTuple):
+class EncoderWeights(NamedTuple):
     """L layers of D cells (G = 4 D gates i, f, g, o); I: inputs of the widest layer, shorter ones end in zero rows.
 
     `statistics_2F`: mean, scale. `norms_L2D`: weight, bias. `gates_bias_LG`. Vectors are float32.
@@ -43,6 +43,11 @@ class Weights(NamedTuple):
     gates_scale_L2G: np.ndarray
     gates_bias_LG: np.ndarray
     norms_L2D: np.ndarray
+
+
+class SearchWeights(NamedTuple):
+    """Predictor and joiner."""
+
     encoder_projection: Matrix
     encoder_projection_bias_J: np.ndarray
     embedding_VP: np.ndarray
@@ -51,6 +56,21 @@ class Weights(NamedTuple):
     predictor_projection: Matrix
     output: Matrix
     output_bias_V: np.ndarray
+
+
+class Weights(NamedTuple):
+    """In two parts: what an encoder's step reads, and what a search's."""
+
+    encoder: EncoderWeights
+    search: SearchWeights
+
+
+def nameless(parts: tuple) -> tuple:
+    """A named tuple, and those in it, as plain tuples.
+
+    Those cost compiled code a quarter of the time to take over, some 5 µs less for each call; it can name them again.
+    """
+    return tuple(nameless(part) if isinstance(part, tuple) else part for part in parts)
 
 
 class FastModel(NamedTuple):
@@ -71,13 +91,20 @@ def load_fast(path: str | os.PathLike) -> FastModel:
         raise UserError(f"{source}: cannot be read ({reason}); give the path of a .sotto file") from error
     contents = packed_format.unpack(data, source)
     try:
-        config = TransducerConfig.of(contents.info["model"])
-        _check(config, contents)
-        pieces = _pieces(contents.others["tokenizer"], config.vocab_size)
-        return FastModel(_weights(config.encoder.num_layers, contents), pieces, config.num_mel_bins)
+        weights, config = weights_of(contents), TransducerConfig.of(contents.info["model"])
+        return FastModel(
+            weights, _pieces(contents.others["tokenizer"], config.vocab_size), config.num_mel_bins
+        )
     except (UserError, ValueError, TypeError, KeyError, AttributeError) as error:
         message = " ".join(str(error).split())[:300]
         raise UserError(f"{source}: section header describes no model of this engine ({message})") from error
+
+
+def weights_of(contents: Contents) -> Weights:
+    """The arrays of a packed LSTM transducer. Raises ValueError, or what a damaged header causes, for anything else."""
+    config = TransducerConfig.of(contents.info["model"])
+    _check(config, contents)
+    return _weights(config.encoder.num_layers, contents)
 
 
 def _weights(num_layers: int, contents: Contents) -> Weights:
@@ -101,7 +128,7 @@ def _weights(num_layers: int, contents: Contents) -> Weights:
         rows_IG[: item.integers.shape[1]] = item.integers.T
     norms = [[vector(f"encoder.norms.{i}.{part}") for part in ("weight", "bias")] for i in range(num_layers)]
     embedding = coded["predictor.embedding.weight"]
-    return Weights(
+    encoder = EncoderWeights(
         statistics_2F=np.stack([vector("feature_mean_F"), vector("feature_scale_F")]),
         input=matrix("encoder.input"),
         input_bias_I=vector("encoder.input.bias"),
@@ -112,6 +139,8 @@ def _weights(num_layers: int, contents: Contents) -> Weights:
         gates_scale_L2G=np.stack([[_steps(a), _steps(b)] for a, b in zip(inputs, recurrences, strict=True)]),
         gates_bias_LG=np.stack([vector(f"{layer}.bias") for layer in layers]),
         norms_L2D=np.array(norms),
+    )
+    search = SearchWeights(
         encoder_projection=matrix("joiner.encoder_projection"),
         encoder_projection_bias_J=vector("joiner.encoder_projection.bias"),
         embedding_VP=embedding.integers.astype(np.float32) * _steps(embedding)[:, None],
@@ -121,6 +150,7 @@ def _weights(num_layers: int, contents: Contents) -> Weights:
         output=matrix("joiner.output"),
         output_bias_V=vector("joiner.output.bias"),
     )
+    return Weights(encoder, search)
 
 
 def _steps(item: Coded) -> np.ndarray:

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from pipeline.decoding import endpointer, trail
-from pipeline.decoding.beam import BeamConfig, BeamSearch, BeamState
+from pipeline.decoding.beam import BeamConfig, Search
 from pipeline.decoding.endpoint_model import PauseState, pause_step
 from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig, EndpointState
 from pipeline.decoding.lattice import Lattice
@@ -54,15 +53,14 @@ class EngineConfig:
             )
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(NamedTuple):
     """`beam` and `trails`: the search, its frames counted from `first_frame` of the stream; `best`, `text`: what it
     would say now; `settled`: the search that the lattice is made of, `lattice`: that lattice once it was asked for.
     """
 
-    search: BeamSearch
-    beam: BeamState
-    settled: BeamState
+    search: Search
+    beam: Any
+    settled: Any
     endpoint: EndpointState
     hidden: Any
     first_frame: int
@@ -81,30 +79,30 @@ class Heard(NamedTuple):
     pause_D: np.ndarray
 
 
-def begin(search: BeamSearch, hidden: Any, first_frame: int) -> Turn:
+def begin(search: Search, hidden: Any, first_frame: int) -> Turn:
     """The first turn of a stream, before `first_frame`."""
     beam = search.initial()
     return Turn(search, beam, beam, endpointer.initial_state(first_frame), hidden, first_frame)
 
 
 def search_frame(
-    turn: Turn, encoded_1D: Tensor, frame: int, spell: Callable[[Sequence[int]], str], settle_frames: int
+    turn: Turn, encoded_1D: np.ndarray, frame: int, spell: Callable[[Sequence[int]], str], settle_frames: int
 ) -> tuple[Turn, Heard]:
     """Search one frame; `frame` on the stream's clock, `spell`: token ids -> text."""
     beam = turn.search.advance(turn.beam, encoded_1D)
     arcs, number = beam.frames[-1], frame - turn.first_frame
     trails = trail.extend(turn.trails, arcs, number)
-    winner = trail.best_state(turn.search, beam)
+    winner = turn.search.best_state(beam)
     best = trails[winner]
     text = turn.text if best is turn.best else spell(trail.tokens_of(best))
     changed = text != turn.text
     # The best path may change in the past, so the features are set from it instead of counted on.
     last_token_frame = best.frame if best else -1
-    known = dataclasses.replace(turn.pause, last_token_frame=last_token_frame, num_words=len(text.split()))
+    known = PauseState(turn.pause.num_frames, last_token_frame, len(text.split()), turn.pause.blanks)
     pause_D, pause = pause_step(known, 0, 0, trail.blank_posterior(arcs, winner))
-    turn = dataclasses.replace(turn, beam=beam, trails=trails, best=best, text=text, pause=pause)
+    turn = turn._replace(beam=beam, trails=trails, best=best, text=text, pause=pause)
     if changed or frame - turn.endpoint.quiet_since_frame <= settle_frames:
-        turn = dataclasses.replace(turn, settled=beam, lattice=None)
+        turn = turn._replace(settled=beam, lattice=None)
     return turn, Heard(changed, pause_D)
 
 
@@ -124,7 +122,7 @@ def decide(
         score = min(score, thresholds.speculative_threshold - BELOW)
     if (frame - turn.first_frame + 1) * FRAME_MS >= config.max_turn_s * 1000:
         score = 1.0
-    turn = dataclasses.replace(turn, hidden=hidden)
+    turn = turn._replace(hidden=hidden)
     return _step(turn, score, frame, heard.words_changed, config, thresholds, texts)
 
 
@@ -135,7 +133,7 @@ def end(
     if frame < turn.first_frame:
         return turn, []
     again = dataclasses.replace(turn.endpoint, frame=frame - 1)  # the last frame is decided once more
-    return _step(dataclasses.replace(turn, endpoint=again), 1.0, frame, False, config, thresholds, texts)
+    return _step(turn._replace(endpoint=again), 1.0, frame, False, config, thresholds, texts)
 
 
 def has_ended(turn: Turn, number: int) -> bool:
@@ -148,11 +146,9 @@ def is_idle(turn: Turn, frame: int, config: EngineConfig) -> bool:
     return not turn.endpoint.has_words and (frame - turn.first_frame + 1) * FRAME_MS >= config.idle_s * 1000
 
 
-def follow(turn: Turn, search: BeamSearch, hidden: Any, frame: int) -> Turn:
-    """What comes after `frame`: no words, the end-pointer's numbers go on, the search's caches stay warm."""
-    beam = dataclasses.replace(search.initial(), predicted=turn.beam.predicted)
-    if search.bias is turn.search.bias:
-        beam = dataclasses.replace(beam, biased=turn.beam.biased)
+def follow(turn: Turn, search: Search, hidden: Any, frame: int) -> Turn:
+    """What comes after `frame`: no words, the end-pointer's numbers go on."""
+    beam = search.initial()
     return Turn(search, beam, beam, turn.endpoint, hidden, frame + 1)
 
 
@@ -171,8 +167,8 @@ def _step(
         found = to_words(
             turn.search.finish(turn.settled), texts, beam=config.lattice_beam, max_nodes=config.lattice_nodes
         )
-        turn = dataclasses.replace(turn, lattice=found)
+        turn = turn._replace(lattice=found)
     events, standing = events_of(decisions, turn.text, turn.lattice, turn.standing)
     if changed and not events:
         events = [Partial(before.turn, before.revision, (frame + 1) * FRAME_MS, turn.text)]
-    return dataclasses.replace(turn, endpoint=endpoint, standing=standing), events
+    return turn._replace(endpoint=endpoint, standing=standing), events

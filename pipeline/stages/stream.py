@@ -8,11 +8,13 @@ Cost:   five minutes on one core; of the test set, as many utterances as the par
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 from pipeline.cloud.reranker import Reranker
 from pipeline.corpus.shards import load_cuts
 from pipeline.decoding.rescoring import Weights
 from pipeline.evaluation import bias_lists, stream_metrics
+from pipeline.evaluation.speed import real_time_factors
 from pipeline.evaluation.streams import left_open, spread
 from pipeline.language.storage import load_language
 from pipeline.params import load_params
@@ -50,7 +52,8 @@ def main() -> None:
         biased = [spread(each, params.bias_utterances) for each in (recordings, test)]
         pool = bias_lists.pool_of(test, train)
         metrics |= found | stream_metrics.bias_metrics(engine, *biased, pool, params.phrase_score, *draws)
-        metrics["rtf/engine"] = stream_metrics.engine_rtf(engine, open_ended[: params.timed_utterances])
+        timed = open_ended[: params.timed_utterances]
+        metrics |= real_time_factors(Path(MODEL), run.scratch / NAME, timed)
         metrics["utterances/stream"] = len(test)
         files = {NAME: run.scratch / NAME, "weights.json": json.dumps(asdict(weights)) + "\n"}
         run.hand_off("data/stream", metrics=metrics, files=files)

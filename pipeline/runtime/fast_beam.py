@@ -1,0 +1,234 @@
+"""The beam search of decoding/beam.py, compiled: joiner, bias, pruning and merging of one 80 ms frame in one call.
+
+    search = FastBeamSearch(weights, BeamConfig(), trie)
+    state = search.advance(search.initial(), encoded_TD)  # as often as frames come
+    lattice = search.finish(state)
+
+The interface and, within float rounding, the numbers of `BeamSearch`, which is the reference; arcs and states come in
+the same order. A state carries what the predictor says after its tokens, so that nothing is cached. State goes in and
+out and is never changed in place.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.decoding.beam import BeamConfig
+from pipeline.decoding.biasing import BiasTrie
+from pipeline.decoding.token_lattice import TokenArc, TokenLattice
+from pipeline.runtime.fast_step import BLANK_ID, compiled, predict, product, product_many, tanh
+from pipeline.runtime.fast_weights import CONTEXT_SIZE, Matrix, SearchWeights, nameless
+
+NO_BIAS = BiasTrie.build([])
+
+
+class Trie(NamedTuple):
+    """The arrays of a `BiasTrie`, as the compiled search reads them."""
+
+    keys_A: np.ndarray
+    targets_A: np.ndarray
+    root_targets: np.ndarray
+    credit_G: np.ndarray
+    payout_G: np.ndarray
+
+
+class FastBeamState(NamedTuple):
+    """S states, best first: last tokens, node of the bias, predictor's part of the joiner's sum, score + bonus.
+
+    `best`: the one that would win if the search ended now; `frames`: arcs so far.
+    """
+
+    contexts_S2: np.ndarray
+    nodes_S: np.ndarray
+    predicted_SJ: np.ndarray
+    totals_S: np.ndarray
+    best: int = 0
+    frames: tuple[tuple[TokenArc, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class FastBeamSearch:
+    """Weights, the limits of the search, and a bias or None. Holds no stream: any number may share it."""
+
+    weights: SearchWeights
+    config: BeamConfig
+    bias: BiasTrie | None = None
+
+    @cached_property
+    def nameless(self) -> tuple[tuple, tuple]:
+        bias = self.bias or NO_BIAS
+        trie = (bias.keys_A, bias.targets_A, bias.root_targets, bias.credit_G, bias.payout_G)
+        return trie, nameless(self.weights)
+
+    def initial(self) -> FastBeamState:
+        """Before the first frame: one state, blanks as context."""
+        contexts_12 = np.zeros((1, CONTEXT_SIZE), np.int64)
+        predicted_1J = predict(contexts_12[0], self.weights)[None]
+        return FastBeamState(contexts_12, np.zeros(1, np.int64), predicted_1J, np.zeros(1))
+
+    def advance(self, state: FastBeamState, encoded_TD: np.ndarray) -> FastBeamState:
+        """The state after T more frames (float32) of one utterance (T may be 0)."""
+        for encoded_D in encoded_TD:
+            *found, best, places_3A, scores_2A = _frame(
+                encoded_D,
+                state.contexts_S2,
+                state.nodes_S,
+                state.predicted_SJ,
+                state.totals_S,
+                self.config.num_states,
+                self.config.beam,
+                *self.nameless,
+            )
+            arcs = tuple(map(TokenArc, *places_3A.tolist(), *scores_2A.tolist()))
+            state = FastBeamState(*found, best, (*state.frames, arcs))
+        return state
+
+    def best_state(self, state: FastBeamState) -> int:
+        """The state that would win if the search ended now, with what the bias takes back."""
+        return state.best
+
+    def finish(self, state: FastBeamState) -> TokenLattice:
+        """The lattice of all frames so far; `state` stays usable."""
+        return TokenLattice(state.frames, tuple((-(self.bias or NO_BIAS).credit_G[state.nodes_S]).tolist()))
+
+
+@compiled
+def _frame(
+    encoded_D, contexts_S2, nodes_S, predicted_SJ, totals_S, num_states, beam, nameless_trie, nameless_weights
+):
+    """One frame -> (the arrays of the next `FastBeamState`, best, arcs (source, target, token), their two scores)."""
+    keys_A, targets_A, root_targets, credit_G, payout_G = nameless_trie
+    trie, weights = Trie(keys_A, targets_A, root_targets, credit_G, payout_G), _named(nameless_weights)
+    acoustic_SV = _acoustic(encoded_D, contexts_S2, predicted_SJ, weights)
+    bonus_SV = _bonuses(nodes_S, acoustic_SV.shape[1], trie)
+    flat_X = _best_first(totals_S, acoustic_SV, bonus_SV, beam)
+    count, num_tokens = len(flat_X), acoustic_SV.shape[1]
+    most = min(num_states, count)
+    contexts_K2, nodes_K = np.empty((most, 2), np.int64), np.empty(most, np.int64)
+    predicted_KJ = np.empty((most, predicted_SJ.shape[1]), np.float32)
+    totals_K = np.empty(most, np.float64)
+    places_3X, scores_2X = np.empty((3, count), np.int64), np.empty((2, count), np.float64)
+    num_kept, num_arcs = 0, 0
+    for flat in flat_X:
+        source, token = flat // num_tokens, flat % num_tokens
+        older, newer, node = contexts_S2[source, 0], contexts_S2[source, 1], nodes_S[source]
+        if token != BLANK_ID:
+            older, newer = newer, token
+            node = _target(node, token, trie)
+        target = 0
+        while target < num_kept and (
+            contexts_K2[target, 1] != newer or contexts_K2[target, 0] != older or nodes_K[target] != node
+        ):
+            target += 1
+        if target == num_kept:
+            if num_kept == num_states:
+                continue
+            contexts_K2[target, 0], contexts_K2[target, 1], nodes_K[target] = older, newer, node
+            if token == BLANK_ID:
+                predicted_KJ[target] = predicted_SJ[source]
+            else:
+                predicted_KJ[target] = predict(contexts_K2[target], weights)
+            # The first to arrive is the best.
+            totals_K[target] = totals_S[source] + acoustic_SV[source, token] + bonus_SV[source, token]
+            num_kept += 1
+        places_3X[0, num_arcs], places_3X[1, num_arcs], places_3X[2, num_arcs] = source, target, token
+        scores_2X[0, num_arcs], scores_2X[1, num_arcs] = acoustic_SV[source, token], bonus_SV[source, token]
+        num_arcs += 1
+    best = 0
+    for k in range(1, num_kept):
+        if totals_K[k] - trie.credit_G[nodes_K[k]] > totals_K[best] - trie.credit_G[nodes_K[best]]:
+            best = k
+    return (
+        contexts_K2[:num_kept].copy(),
+        nodes_K[:num_kept].copy(),
+        predicted_KJ[:num_kept].copy(),
+        totals_K[:num_kept].copy(),
+        best,
+        places_3X[:, :num_arcs],
+        scores_2X[:, :num_arcs],
+    )
+
+
+@compiled
+def _named(nameless_weights):
+    projection, projection_bias, embedding, mix, mix_bias, predictor, output, output_bias = nameless_weights
+    return SearchWeights(
+        Matrix(projection[0], projection[1]),
+        projection_bias,
+        embedding,
+        Matrix(mix[0], mix[1]),
+        mix_bias,
+        Matrix(predictor[0], predictor[1]),
+        Matrix(output[0], output[1]),
+        output_bias,
+    )
+
+
+@compiled
+def _acoustic(encoded_D, contexts_S2, predicted_SJ, weights):
+    """log P(token | frame, context) in nats (S, V); states that differ in the bias alone share a row's work."""
+    num_states, width = predicted_SJ.shape
+    projected_J = product(weights.encoder_projection, encoded_D) + weights.encoder_projection_bias_J
+    row_S, hidden_CJ, num_rows = np.empty(num_states, np.int64), np.empty((num_states, width), np.float32), 0
+    for s in range(num_states):
+        row_S[s] = num_rows
+        for earlier in range(s):
+            if contexts_S2[earlier, 0] == contexts_S2[s, 0] and contexts_S2[earlier, 1] == contexts_S2[s, 1]:
+                row_S[s] = row_S[earlier]
+                break
+        if row_S[s] == num_rows:
+            hidden_CJ[num_rows] = tanh(projected_J + predicted_SJ[s])
+            num_rows += 1
+    log_prob_CV = product_many(weights.output, hidden_CJ[:num_rows]) + weights.output_bias_V
+    for c in range(num_rows):
+        highest, total = log_prob_CV[c].max(), np.float32(0)
+        for logit in log_prob_CV[c]:
+            total += np.exp(logit - highest)
+        log_prob_CV[c] -= highest + np.log(total)
+    return log_prob_CV[row_S]
+
+
+@compiled
+def _bonuses(nodes_S, num_tokens, trie):
+    """What each token earns after each node (S, V): that of the root's arcs, then those of the node's own."""
+    stride = len(trie.root_targets)
+    bonus_SV = np.empty((len(nodes_S), num_tokens), np.float64)
+    for s in range(len(nodes_S)):
+        node = nodes_S[s]
+        credit = trie.credit_G[node]
+        for token in range(num_tokens):
+            target = trie.root_targets[min(token, stride - 1)]
+            bonus_SV[s, token] = trie.credit_G[target] - credit + trie.payout_G[target]
+        arc = np.searchsorted(trie.keys_A, node * stride)
+        while trie.keys_A[arc] < (node + 1) * stride:
+            token, target = trie.keys_A[arc] - node * stride, trie.targets_A[arc]
+            if token < num_tokens:
+                bonus_SV[s, token] = trie.credit_G[target] - credit + trie.payout_G[target]
+            arc += 1
+        bonus_SV[s, BLANK_ID] = 0.0
+    return bonus_SV
+
+
+@compiled
+def _target(node, token, trie):
+    """Where `token`, no blank, leads from `node`."""
+    stride = len(trie.root_targets)
+    token = min(token, stride - 1)
+    key = node * stride + token
+    arc = np.searchsorted(trie.keys_A, key)
+    return trie.targets_A[arc] if trie.keys_A[arc] == key else trie.root_targets[token]
+
+
+@compiled
+def _best_first(totals_S, acoustic_SV, bonus_SV, beam):
+    """Places s V + v whose sum lies within `beam` of the best, the best first, equal ones in the order of places."""
+    num_states, num_tokens = acoustic_SV.shape
+    total_X = np.empty(num_states * num_tokens, np.float64)
+    for s in range(num_states):
+        for token in range(num_tokens):
+            total = totals_S[s] + acoustic_SV[s, token] + bonus_SV[s, token]
+            total_X[s * num_tokens + token] = total
+    flat_X = np.flatnonzero(total_X >= total_X.max() - beam)
+    return flat_X[np.argsort(-total_X[flat_X], kind="mergesort")]

@@ -1,0 +1,72 @@
+"""The end-pointer of decoding/endpoint_model.py, compiled: one frame of many streams, each as if it were alone."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.decoding.endpoint_model import PAUSE_FEATURES, EndpointModel
+from pipeline.runtime.fast_step import compiled, sigmoid, tanh
+
+COUNTS = np.array([name in ("frames_since_token", "num_words") for name in PAUSE_FEATURES])
+
+
+class EndpointWeights(NamedTuple):
+    """float32; matrices transposed. P: projected encoder width, C: P and the pause features, H: cells, G = 3 H (gates
+    r, z, n).
+    """
+
+    projection_DP: np.ndarray
+    projection_bias_P: np.ndarray
+    from_input_CG: np.ndarray
+    from_hidden_HG: np.ndarray
+    bias_2G: np.ndarray
+    output_H: np.ndarray
+    output_bias: np.ndarray
+
+
+def weights_of(model: EndpointModel) -> EndpointWeights:
+    """A copy of the model's weights."""
+    given = {name: value.detach().cpu().numpy().copy() for name, value in model.named_parameters()}
+    return EndpointWeights(
+        np.ascontiguousarray(given["projection.weight"].T),
+        given["projection.bias"],
+        np.ascontiguousarray(given["weight_ih"].T),
+        np.ascontiguousarray(given["weight_hh"].T),
+        np.stack([given["bias_ih"], given["bias_hh"]]),
+        given["output.weight"][0],
+        given["output.bias"],
+    )
+
+
+@compiled
+def score(encoded_BD, pause_BD, hidden_BH, nameless_weights):
+    """P(the speaker had finished by the end of the frame) (B,), and the next hidden states (B, H)."""
+    projection, projection_bias, from_input, from_hidden, bias, output, output_bias = nameless_weights
+    weights = EndpointWeights(projection, projection_bias, from_input, from_hidden, bias, output, output_bias)
+    score_B, after_BH = np.empty(len(encoded_BD), np.float32), np.empty_like(hidden_BH)
+    width, projected = hidden_BH.shape[1], len(weights.projection_bias_P)
+    input_C = np.empty(len(weights.from_input_CG), np.float32)
+    for b in range(len(encoded_BD)):
+        input_C[:projected] = tanh(_affine(weights.projection_DP, encoded_BD[b], weights.projection_bias_P))
+        for k in range(len(input_C) - projected):
+            input_C[projected + k] = np.log1p(pause_BD[b, k]) if COUNTS[k] else pause_BD[b, k]
+        from_input_G = _affine(weights.from_input_CG, input_C, weights.bias_2G[0])
+        from_hidden_G = _affine(weights.from_hidden_HG, hidden_BH[b], weights.bias_2G[1])
+        reset_update = sigmoid(from_input_G[: 2 * width] + from_hidden_G[: 2 * width])
+        reset_H, update_H = reset_update[:width], reset_update[width:]
+        new_H = tanh(from_input_G[2 * width :] + reset_H * from_hidden_G[2 * width :])
+        after_BH[b] = new_H + update_H * (hidden_BH[b] - new_H)
+        logit = weights.output_bias[0]
+        for h in range(width):
+            logit += weights.output_H[h] * after_BH[b, h]
+        score_B[b] = np.float32(1) / (np.float32(1) + np.exp(-logit))
+    return score_B, after_BH
+
+
+@compiled
+def _affine(weight_CR, x_C, bias_R):
+    y_R = bias_R.copy()
+    for c in range(len(x_C)):
+        for r in range(len(y_R)):
+            y_R[r] += weight_CR[c, r] * x_C[c]
+    return y_R

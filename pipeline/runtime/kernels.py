@@ -1,0 +1,124 @@
+"""What the engine computes with: filter bank, encoder and beam search of a packed file, in NumPy arrays.
+
+`kernels_of` decides: compiled, on the packed integers, for what `fast_weights.py` knows; torch's, which are the
+reference, for every other model. Both give each stream, to the last bit, what it would get alone.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from pipeline.decoding.beam import BeamConfig, BeamSearch, Search
+from pipeline.decoding.biasing import BiasTrie
+from pipeline.features import fbank
+from pipeline.runtime import fast_fbank, fast_step
+from pipeline.runtime.bundle import Packed
+from pipeline.runtime.fast_beam import FastBeamSearch
+from pipeline.runtime.fast_weights import Weights, nameless, weights_of
+
+
+class Kernels(Protocol):
+    """States go in and out and are never changed in place. Arrays are float32.
+
+    A filter bank's state tells `num_samples`, heard so far. `encode`: exactly one frame of 80 ms of each of B streams
+    (B, 8, F) -> its encoder frames (T, D), none or several where the encoder looks ahead. `last_…`: what was held
+    back when the stream ends.
+    """
+
+    def fbank_state(self) -> Any: ...
+
+    def features(self, samples_S: np.ndarray, state: Any) -> tuple[np.ndarray, Any]: ...
+
+    def last_features(self, state: Any) -> np.ndarray: ...
+
+    def encoder_state(self) -> Any: ...
+
+    def encode(
+        self, features_BNF: np.ndarray, states: Sequence[Any]
+    ) -> tuple[Sequence[np.ndarray], list[Any]]: ...
+
+    def last_frames(self, state: Any) -> np.ndarray: ...
+
+    def search(self, config: BeamConfig, bias: BiasTrie | None) -> Search: ...
+
+
+def kernels_of(packed: Packed) -> Kernels:
+    """Compiled ones for an LSTM with at most 255 levels that was read from a file, else torch's."""
+    try:
+        return TorchKernels(packed) if packed.contents is None else FastKernels(weights_of(packed.contents))
+    except ValueError:  # a model that was loaded, so that nothing but its kind can be wrong
+        return TorchKernels(packed)
+
+
+class FastKernels:
+    """Compiled; see fast_fbank.py, fast_step.py, fast_beam.py."""
+
+    def __init__(self, weights: Weights):
+        self.weights, self.encoder = weights, nameless(weights.encoder)
+        self.num_mel_bins = weights.encoder.statistics_2F.shape[1]
+
+    def fbank_state(self) -> fast_fbank.FbankState:
+        return fast_fbank.initial_state()
+
+    def features(
+        self, samples_S: np.ndarray, state: fast_fbank.FbankState
+    ) -> tuple[np.ndarray, fast_fbank.FbankState]:
+        return fast_fbank.step(samples_S, state, self.num_mel_bins)
+
+    def last_features(self, state: fast_fbank.FbankState) -> np.ndarray:
+        return fast_fbank.flush(state, self.num_mel_bins)
+
+    def encoder_state(self) -> np.ndarray:
+        """state_2LD: hidden and cell of each layer."""
+        return np.zeros((2, *self.weights.encoder.norms_L2D[:, 0].shape), np.float32)
+
+    def encode(
+        self, features_BNF: np.ndarray, states: Sequence[np.ndarray]
+    ) -> tuple[Sequence[np.ndarray], list[np.ndarray]]:
+        encoded_BD, state_B2LD = fast_step.encode(features_BNF, np.array(states), self.encoder)
+        # Copies, or a stream would hold on to the memory of all that went with it.
+        return encoded_BD[:, None], [state_2LD.copy() for state_2LD in state_B2LD]
+
+    def last_frames(self, state: np.ndarray) -> np.ndarray:
+        """Nothing: an LSTM holds no frame back."""
+        return np.zeros((0, state.shape[2]), np.float32)
+
+    def search(self, config: BeamConfig, bias: BiasTrie | None) -> FastBeamSearch:
+        return FastBeamSearch(self.weights.search, config, bias)
+
+
+class TorchKernels:
+    """The model's own modules, one stream after the other."""
+
+    def __init__(self, packed: Packed):
+        self.model, self.config = packed.model, packed.fbank_config
+
+    def fbank_state(self) -> fbank.FbankState:
+        return fbank.initial_state(self.config)
+
+    def features(self, samples_S: np.ndarray, state: fbank.FbankState) -> tuple[np.ndarray, fbank.FbankState]:
+        features_NF, state = fbank.step(torch.from_numpy(samples_S), state, self.config)
+        return features_NF.numpy(), state
+
+    def last_features(self, state: fbank.FbankState) -> np.ndarray:
+        return fbank.flush(state, self.config).numpy()
+
+    def encoder_state(self) -> Any:
+        return self.model.initial_state(1)
+
+    @torch.inference_mode()
+    def encode(
+        self, features_BNF: np.ndarray, states: Sequence[Any]
+    ) -> tuple[Sequence[np.ndarray], list[Any]]:
+        alone = zip(torch.from_numpy(features_BNF).split(1), states, strict=True)
+        pairs = [self.model.step(features_1NF, state) for features_1NF, state in alone]
+        return [encoded_1TD[0].numpy() for encoded_1TD, _ in pairs], [state for _, state in pairs]
+
+    @torch.inference_mode()
+    def last_frames(self, state: Any) -> np.ndarray:
+        return self.model.flush(state)[0].numpy()
+
+    def search(self, config: BeamConfig, bias: BiasTrie | None) -> BeamSearch:
+        return BeamSearch(self.model, config, bias)
