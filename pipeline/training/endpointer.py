@@ -25,7 +25,6 @@ from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig
 from pipeline.decoding.greedy import BLANK_ID, GreedyResult, greedy
 from pipeline.decoding.word_lattice import SPACE
 from pipeline.errors import UserError
-from pipeline.evaluation.endpointing import choose_final, choose_speculative, with_thresholds
 from pipeline.evaluation.streams import (
     STEP_S,
     background,
@@ -36,6 +35,7 @@ from pipeline.evaluation.streams import (
     wake_end_s,
     with_silence,
 )
+from pipeline.evaluation.thresholds import choose_final, choose_speculative, with_thresholds
 from pipeline.models.predictor import CONTEXT_SIZE
 from pipeline.models.transducer import Transducer
 from pipeline.runtime.bundle import Packed
