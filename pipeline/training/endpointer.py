@@ -5,7 +5,7 @@
     endpointer = with_chosen_thresholds(packed, model, dev_cuts, silence_s=2.4, max_early_cut=0.02, gap_ms=200)
 
 The recogniser stays as it is. Its pauses come from greedy search, a batch at a time: near enough to the beam's for
-learning; the thresholds are chosen on what the beam does (`evaluation/streams.py`). Cost: 10 ms an utterance and epoch.
+learning; the thresholds are chosen on what the beam does (`evaluation/streams.py`). Cost: 2 ms an utterance and epoch.
 """
 
 import sys
