@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from pipeline import cli
 from pipeline.cloud.wire import Hypothesis, Ranked, known_words
-from pipeline.decoding.lattice import n_best
+from pipeline.decoding.lattice import best_path, n_best
 from pipeline.decoding.lattice_format import read_lattice, write_lattice
 from pipeline.decoding.rescoring import Candidate
-from pipeline.evaluation.stream_metrics import EMPTY, sent_utterances
+from pipeline.evaluation.lattice_metrics import EMPTY, sent_utterances
 from pipeline.runtime.endpoint_score import RULE
 from pipeline.runtime.engine import Engine
 from pipeline.runtime.listen import answer_line
@@ -89,9 +89,9 @@ def test_sent_utterances_are_the_engines_lattices_in_the_order_of_the_cuts(tmp_p
     ]
     assert [u.duration_s for u in sent] == [3.0, 0.5, 2.0]
     for utterance in sent:
-        data = write_lattice(utterance.lattice, words)
-        assert len(data) == utterance.lattice_bytes and utterance.candidates
-        assert [arc.word for arc in read_lattice(data, words).arcs] == [
-            arc.word for arc in utterance.lattice.arcs
-        ]
+        data = write_lattice(utterance.made, words)
+        assert len(data) == utterance.lattice_bytes and read_lattice(data, words) == utterance.lattice
+        assert utterance.candidates == candidates(utterance.lattice)
+        assert utterance.best_text == " ".join(best_path(utterance.made).words)
+    assert sent[0].best_text and sent[1].made == EMPTY
     assert write_lattice(EMPTY) and candidates(EMPTY)[0].words == ()

@@ -1,5 +1,6 @@
 """The second pass against enumeration, its weights, its measures; and the real one behind the service."""
 
+import dataclasses
 import json
 import math
 from random import Random
@@ -22,6 +23,7 @@ from pipeline.decoding.lattice import Arc, build
 from pipeline.decoding.lattice_format import write_lattice
 from pipeline.decoding.rescoring import Candidate, Weights, candidates, internal_log_probs, rank
 from pipeline.errors import UserError
+from pipeline.evaluation.lattice_metrics import fidelity_metrics
 from pipeline.evaluation.reranking import (
     OPUS_BYTES_PER_S,
     PCM_BYTES_PER_S,
@@ -29,7 +31,9 @@ from pipeline.evaluation.reranking import (
     choose_weights,
     lists_of,
     opus_size,
+    reranked_wer,
     reranking_metrics,
+    utterance_tables,
     wire_metrics,
 )
 from pipeline.features.fbank import FbankConfig
@@ -143,7 +147,8 @@ def utterance(number, reference, listed, speaker="anna"):
     found = [Candidate(tuple(words), *scores) for words, *scores in listed]
     words = reference.split() or [""]
     arcs = [Arc(n, n + 1, word, -1.0, 0.0, n, n + 1) for n, word in enumerate(words)]
-    return Utterance(str(number), speaker, reference, 2.0, build(0, len(words), arcs, 9), found, 100)
+    lattice = build(0, len(words), arcs, 9)
+    return Utterance(str(number), speaker, reference, 2.0, lattice, found, 100, reference, lattice)
 
 
 @settings(max_examples=50, deadline=None)
@@ -188,6 +193,34 @@ def test_metrics_of_a_test_set_by_hand():
     for name in ("one_best_wer", "reranked_wer", "oracle_wer", "werr"):
         low, value, high = (found[f"lattice/{name}{end}"] for end in ("/low", "", "/high"))
         assert low <= value <= high
+
+
+def test_what_quantising_and_pruning_changed_by_hand():
+    """Of three utterances one lattice lost the search's best path, and 8 bits turned the order in one list of two."""
+    right, wrong = (["lamp"], -5.0, -1.0, -2.0), (["time"], -5.1, -1.0, -2.0)
+    sent = [
+        utterance(0, "lamp", [wrong, right]),
+        utterance(1, "lamp", [right, wrong]),
+        utterance(2, "lamp", [right]),
+    ]
+    sent[2] = dataclasses.replace(sent[2], best_text="time")
+
+    def candidates(made):
+        return sent[1].candidates
+
+    found = fidelity_metrics(sent, candidates, Weights(per_word=1.0))
+    assert found == {
+        "lattice/best_path_agreement": pytest.approx(2 / 3),
+        "lattice/reranked_wer_8bit_effect": 0.0,
+    }
+    turned = [dataclasses.replace(sent[0], candidates=[Candidate(("time",), -5.0, -1.0, -2.0)]), *sent[1:]]
+    assert fidelity_metrics(turned, candidates, Weights())[
+        "lattice/reranked_wer_8bit_effect"
+    ] == pytest.approx(100 / 3)
+    table = utterance_tables(turned, Weights())["reranked"]
+    assert reranked_wer(turned, Weights()) == pytest.approx(
+        100 * table["errors"].sum() / table["words"].sum()
+    )
 
 
 def test_bytes_on_the_wire():

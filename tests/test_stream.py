@@ -1,5 +1,7 @@
 """What the stage `stream` measures with: silence behind recordings, tracks, outcomes, bias lists, and its training."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,12 @@ from pipeline.decoding import trail
 from pipeline.decoding.beam import BeamConfig, BeamSearch
 from pipeline.decoding.greedy import greedy
 from pipeline.evaluation import bias_lists, streams
-from pipeline.evaluation.endpointing import Outcome, Track
+from pipeline.evaluation.endpoint_metrics import endpoint_metrics
+from pipeline.evaluation.endpointing import Outcome
+from pipeline.evaluation.thresholds import Track
 from pipeline.features.fbank import fbank
+from pipeline.runtime.endpoint_score import RULE
+from pipeline.runtime.engine import Engine
 from pipeline.runtime.events import FinalEnd, Partial, Revise, SpeculativeEnd
 from pipeline.training.endpointer import Example, blank_posteriors, endpoint_loss, train_endpointer
 from tests.tiny_model import noise, tiny_packed
@@ -50,6 +56,20 @@ def test_outcomes_are_read_off_the_first_turns_events():
     assert streams.outcome(revised, 300.0) == Outcome(300.0, 480.0, (160.0,), None, False)
     assert streams.outcome([FinalEnd(1, 1, 480, "a")], 300.0) == Outcome(300.0, 480.0, (), None, None)
     assert streams.words_of([*events, FinalEnd(2, 1, 640, "c")]) == "a b c"
+
+
+def test_endpoint_metrics_of_an_engine(tmp_path):
+    """Silence alone decides, 0.8 s of it: speech that ends after half a second cannot be cut, later speech can."""
+    engine = Engine(tiny_packed(tmp_path), endpointer=RULE)
+    recordings = [np.concatenate([noise(2, seed), np.zeros(40_000, np.float32)]) for seed in range(4)]
+
+    def measured(end_s):
+        cuts = [SimpleNamespace(supervisions=[SimpleNamespace(custom={"speech_end_s": end_s})])] * 4
+        return endpoint_metrics(engine, recordings, cuts, downstream_ms=250)
+
+    early, late = measured(0.5), measured(2.0)
+    assert early["endpoint/early_cut"] == 0 <= early["endpoint/single_early_cut"] <= 1
+    assert late["endpoint/early_cut"] > 0 and early["endpoint/start50_ms"] < early["endpoint/ep50_ms"]
 
 
 def test_bias_lists_hold_the_own_phrases_and_nothing_else_that_was_said():

@@ -39,7 +39,10 @@ GRID = {
 
 @dataclass(frozen=True)
 class Utterance:
-    """What was said, by whom, and what the device found and sent. `candidates`: see `rescoring.candidates`."""
+    """What was said, by whom, what the device found and sent. `candidates`: of `lattice`, see `rescoring.candidates`.
+
+    `lattice`: as it arrived, with scores of 8 bits; `made`: as the device made it; `best_text`: its search's best.
+    """
 
     id: str
     speaker: str
@@ -48,6 +51,8 @@ class Utterance:
     lattice: Lattice
     candidates: Sequence[Candidate]
     lattice_bytes: int
+    best_text: str
+    made: Lattice
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,12 @@ def choose_weights(dev: Sequence[Utterance]) -> Weights:
     lists = lists_of(dev)
     grid = [Weights(*map(float, point)) for point in itertools.product(*GRID.values())]
     return min(grid, key=lambda weights: (lists.num_errors(weights), *_sizes(weights)))
+
+
+def reranked_wer(utterances: Sequence[Utterance], weights: Weights) -> float:
+    """WER in percent of the best candidates under these weights."""
+    num_words = sum(len(each.reference.split()) for each in utterances)
+    return 100.0 * lists_of(utterances).num_errors(weights) / max(1, num_words)
 
 
 def reranking_metrics(

@@ -14,7 +14,8 @@ from lhotse.cut import MonoCut
 
 from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig
-from pipeline.evaluation.endpointing import Outcome, Track
+from pipeline.evaluation.endpointing import Outcome
+from pipeline.evaluation.thresholds import Track
 from pipeline.runtime.endpoint_score import Endpointer, Score
 from pipeline.runtime.engine import Engine
 from pipeline.runtime.events import Event, FinalEnd, Revise, SpeculativeEnd

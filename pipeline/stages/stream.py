@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.cloud.reranker import Reranker
 from pipeline.corpus.shards import load_cuts
 from pipeline.decoding.rescoring import Weights
-from pipeline.evaluation import bias_lists, stream_metrics
+from pipeline.evaluation import bias_lists, endpoint_metrics, lattice_metrics, stream_metrics
 from pipeline.evaluation.speed import real_time_factors
 from pipeline.evaluation.streams import left_open, spread
 from pipeline.language.storage import load_language
@@ -43,12 +43,12 @@ def main() -> None:
         engine = Engine(packed, endpointer=endpointer)
         dev_audio, recordings = ([cut.load_audio()[0] for cut in cuts] for cuts in (dev, test))
         open_ended = left_open(recordings, test, params.silence_s)
-        metrics = stream_metrics.endpoint_metrics(engine, open_ended, test, params.downstream_ms)
+        metrics = endpoint_metrics.endpoint_metrics(engine, open_ended, test, params.downstream_ms)
         wire = (reranker.words, reranker.candidates)
         draws = (params.seed, params.bootstrap_replicates)
         pairs = ((dev_audio, dev), (recordings, test))
-        sent = [stream_metrics.sent_utterances(engine, *pair, *wire) for pair in pairs]
-        weights, found = stream_metrics.second_pass(*sent, recordings, *draws)
+        sent = [lattice_metrics.sent_utterances(engine, *pair, *wire) for pair in pairs]
+        weights, found = lattice_metrics.second_pass(*sent, recordings, reranker.candidates, *draws)
         biased = [spread(each, params.bias_utterances) for each in (recordings, test)]
         pool = bias_lists.pool_of(test, train)
         metrics |= found | stream_metrics.bias_metrics(engine, *biased, pool, params.phrase_score, *draws)

@@ -5,7 +5,7 @@
     endpointer = with_chosen_thresholds(packed, model, dev_cuts, silence_s=2.4, max_early_cut=0.02, gap_ms=200)
 
 The recogniser stays as it is. Its pauses come from greedy search, a batch at a time: near enough to the beam's for
-learning; the thresholds are chosen on what the beam does (`evaluation/streams.py`). Cost: 10 ms an utterance and epoch.
+learning; the thresholds are chosen on what the beam does (`evaluation/streams.py`). Cost: 2 ms an utterance and epoch.
 """
 
 import sys
@@ -25,7 +25,6 @@ from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig
 from pipeline.decoding.greedy import BLANK_ID, GreedyResult, greedy
 from pipeline.decoding.word_lattice import SPACE
 from pipeline.errors import UserError
-from pipeline.evaluation.endpointing import choose_final, choose_speculative, with_thresholds
 from pipeline.evaluation.streams import (
     STEP_S,
     background,
@@ -36,6 +35,7 @@ from pipeline.evaluation.streams import (
     wake_end_s,
     with_silence,
 )
+from pipeline.evaluation.thresholds import choose_final, choose_speculative, with_thresholds
 from pipeline.models.predictor import CONTEXT_SIZE
 from pipeline.models.transducer import Transducer
 from pipeline.runtime.bundle import Packed
