@@ -13,7 +13,8 @@ What a token sequence earns, whatever the search does in between:
 So "anna", "smith" and "anna smith" in one list pay for "anna smith" what "anna smith" is worth, and no phrase is ever
 paid less because another one is in the list. A search cannot wait for the end of a phrase, so `step` lends it: each
 node holds a credit that the next step takes back, as a difference of potentials, so that a path that leaves a phrase
-half-way nets 0. A phrase that ends within a word ("an" of "anna") is left half-way too. Bonuses are natural-log units if the scores are.
+half-way nets 0. A phrase that ends within a word ("an" of "anna") is left half-way too. Bonuses are natural-log
+units if the scores are.
 
 Shapes: Q phrases, L tokens of the longest, G nodes (0 is the root, then level by level), A arcs, K hypotheses.
 """
@@ -30,7 +31,7 @@ from pipeline.errors import UserError
 MAX_TOKEN = 2**20  # a table as long as the largest token is kept
 _ROOT = 0
 Array = np.ndarray
-EVERY_TOKEN = np.ones(1, bool)  # `begins_V` where any token may follow a phrase
+EVERY_TOKEN: np.ndarray = np.ones(1, bool)  # `begins_V` where any token may follow a phrase
 _NO_ARC = np.iinfo(np.int64).max  # after the last key, so that every search ends on a key
 
 Tokens = Sequence[int]
@@ -166,7 +167,8 @@ def _follow(keys_A: Array, targets_A: Array, root_targets: Array, nodes: Array, 
 
 
 def _build(sequences: Sequence[Tokens], scores_Q: Array, free_Q: Array, begins_V: Array) -> BiasTrie:
-    """Level by level, all phrases at once: the nodes of a level need only shorter ones.
+    """Level by level, all phrases at once and in the order of their tokens: neighbours share a node or begin a new one.
+    The nodes of a level need only shorter ones.
 
     All arcs of a node are those of its failure node unless it has its own, so a step never walks a failure chain. The
     root's arcs are left out everywhere, which keeps the table near the size of the trie.
@@ -176,6 +178,10 @@ def _build(sequences: Sequence[Tokens], scores_Q: Array, free_Q: Array, begins_V
     tokens_QL: Array = np.zeros((len(sequences), longest), np.int64)
     inside_QL = np.arange(longest) < lengths_Q[:, None]
     tokens_QL[inside_QL] = np.fromiter(chain.from_iterable(sequences), np.int64, int(lengths_Q.sum()))
+    if longest:
+        order_Q = np.lexsort(tokens_QL.T[::-1])
+        tokens_QL, inside_QL = tokens_QL[order_Q], inside_QL[order_Q]
+        lengths_Q, scores_Q, free_Q = lengths_Q[order_Q], scores_Q[order_Q], free_Q[order_Q]
     stride = int(tokens_QL.max(initial=0)) + 2
     root_targets: Array = np.zeros(stride, np.int64)
     keys, targets = np.array([_NO_ARC]), np.array([_ROOT])
@@ -185,16 +191,19 @@ def _build(sequences: Sequence[Tokens], scores_Q: Array, free_Q: Array, begins_V
     held_Q: Array = np.zeros(len(sequences), np.int64)
     for depth in range(longest):
         active = np.flatnonzero(inside_QL[:, depth])
-        own_keys, which = np.unique(held_Q[active] * stride + tokens_QL[active, depth], return_inverse=True)
-        parents, tokens = np.divmod(own_keys, stride)
-        nodes: Array = len(fail) + np.arange(len(own_keys))
-        held_Q[active] = nodes[which]
+        held, read = held_Q[active], tokens_QL[active, depth]
+        new: Array = np.ones(len(active), bool)
+        new[1:] = (held[1:] != held[:-1]) | (read[1:] != read[:-1])
+        firsts = np.flatnonzero(new)
+        parents, tokens = held[firsts], read[firsts]
+        own_keys = parents * stride + tokens
+        nodes: Array = len(fail) + np.arange(len(firsts))
+        held_Q[active] = len(fail) - 1 + new.cumsum()
 
-        promised, worth = np.zeros(len(nodes)), np.full(len(nodes), -np.inf)
         lent_Q = scores_Q[active] * np.maximum(0, depth + 1 - free_Q[active])
         ends = lengths_Q[active] == depth + 1
-        np.maximum.at(promised, which, lent_Q)
-        np.maximum.at(worth, which[ends], lent_Q[ends])
+        promised = np.maximum.reduceat(lent_Q, firsts)
+        worth = np.maximum.reduceat(np.where(ends, lent_Q, -np.inf), firsts)
         failures: Array
         if depth == 0:
             root_targets[tokens] = nodes
@@ -225,13 +234,19 @@ def _add_rows(
     own_targets: Array,
 ) -> tuple[Array, Array]:
     """Append the arcs of a level's `nodes`: their own, and those of their failure nodes (the root's left out)."""
+    heirs = np.flatnonzero(failures)  # few: most nodes fail to the root
+    nodes, failures = nodes[heirs], failures[heirs]
     first = keys_A.searchsorted(failures * stride)
     counts = keys_A.searchsorted((failures + 1) * stride) - first
-    offsets = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
-    arcs = np.repeat(first, counts) + offsets
-    inherited = np.repeat(nodes, counts) * stride + keys_A[arcs] % stride
+    before = counts.cumsum() - counts
+    arcs = np.repeat(first - before, counts) + np.arange(counts.sum())
+    inherited = keys_A[arcs] + np.repeat((nodes - failures) * stride, counts)
     keys = np.concatenate([own_keys, inherited])
-    keys, chosen = np.unique(keys, return_index=True)  # the first of equal keys: a node's own arc
+    order = keys.argsort(kind="stable")
+    keys = keys[order]
+    distinct: Array = np.ones(len(keys), bool)
+    distinct[1:] = keys[1:] != keys[:-1]  # the first of equal keys: a node's own arc
+    keys, chosen = keys[distinct], order[distinct]
     targets = np.concatenate([own_targets, targets_A[arcs]])[chosen]
     return (
         np.concatenate([keys_A[:-1], keys, [_NO_ARC]]),

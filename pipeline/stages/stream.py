@@ -2,8 +2,8 @@
 
 Run:    dvc repro stream                          Toy: make smoke
 Reads:  data/prepare/{train,dev,test}, data/pack/model.sotto, data/language_model
-Writes: data/stream/endpointer.safetensors (`sotto listen` takes it), weights.json (`sotto serve`), metrics.json
-Cost:   five minutes on one core; of the test set, as many utterances as the parameters say, evenly spread
+Writes: data/stream/{endpointer.safetensors,phrases.json} (`sotto listen`), weights.json (`sotto serve`), metrics.json
+Cost:   seven minutes on one core; of the test set, as many utterances as the parameters say, evenly spread
 """
 
 import json
@@ -12,10 +12,11 @@ from dataclasses import asdict
 from pipeline.cloud.reranker import Reranker
 from pipeline.corpus.shards import load_cuts
 from pipeline.decoding.rescoring import Weights
-from pipeline.evaluation import bias_lists, stream_metrics
+from pipeline.evaluation import bias_metrics, stream_metrics
 from pipeline.evaluation.streams import left_open, spread
 from pipeline.language.storage import load_language
 from pipeline.params import load_params
+from pipeline.runtime import phrases
 from pipeline.runtime.bundle import load_packed
 from pipeline.runtime.endpoint_score import NAME, digest, write_endpointer
 from pipeline.runtime.engine import Engine
@@ -42,17 +43,18 @@ def main() -> None:
         dev_audio, recordings = ([cut.load_audio()[0] for cut in cuts] for cuts in (dev, test))
         open_ended = left_open(recordings, test, params.silence_s)
         metrics = stream_metrics.endpoint_metrics(engine, open_ended, test, params.downstream_ms)
-        wire = (reranker.words, reranker.candidates)
         draws = (params.seed, params.bootstrap_replicates)
         pairs = ((dev_audio, dev), (recordings, test))
+        wire = (reranker.words, reranker.candidates)
         sent = [stream_metrics.sent_utterances(engine, *pair, *wire) for pair in pairs]
         weights, found = stream_metrics.second_pass(*sent, recordings, *draws)
-        biased = [spread(each, params.bias_utterances) for each in (recordings, test)]
-        pool = bias_lists.pool_of(test, train)
-        metrics |= found | stream_metrics.bias_metrics(engine, *biased, pool, params.phrase_score, *draws)
+        grid = (params.phrase_scores, params.phrase_size_costs)
+        bonus, biased = bias_metrics.bias_pass(engine, *pairs, train, params.bias_utterances, grid, *draws)
+        metrics |= found | biased
         metrics["rtf/engine"] = stream_metrics.engine_rtf(engine, open_ended[: params.timed_utterances])
         metrics["utterances/stream"] = len(test)
-        files = {NAME: run.scratch / NAME, "weights.json": json.dumps(asdict(weights)) + "\n"}
+        chosen = {"weights.json": json.dumps(asdict(weights)), phrases.NAME: json.dumps(asdict(bonus))}
+        files = {NAME: run.scratch / NAME, **{name: text + "\n" for name, text in chosen.items()}}
         run.hand_off("data/stream", metrics=metrics, files=files)
 
 
