@@ -80,7 +80,10 @@ def listen(
     phrases: Annotated[
         Path | None, typer.Option(help="Phrases to expect, one a line (`pipeline/runtime/phrases.py`).")
     ] = None,
-    phrase_score: Annotated[float, typer.Option(help="Their bonus, nats a token.")] = 0.8,
+    phrase_score: Annotated[
+        float | None,
+        typer.Option(help="Their bonus, nats a token, however many; default: as the same run found best."),
+    ] = None,
     realtime: Annotated[bool, typer.Option(help="As fast as a microphone, not as fast as possible.")] = False,
     rate_hz: Annotated[int, typer.Option(help="Sample rate of raw PCM.")] = 16_000,
     channels: Annotated[int, typer.Option(help="Channels of raw PCM, interleaved.")] = 1,
@@ -105,12 +108,13 @@ def listen(
     from pipeline.runtime.bundle import load_packed
     from pipeline.runtime.endpoint_score import find_endpointer
     from pipeline.runtime.engine import Engine
-    from pipeline.runtime.phrases import read_phrases
+    from pipeline.runtime.phrases import PhraseBonus, find_bonus, read_phrases
     from pipeline.runtime.sources import file_chunks, in_real_time, pcm_chunks
 
     file = model or default_model()
     packed = load_packed(file)
-    bias = read_phrases(phrases, packed.tokenizer, phrase_score) if phrases else None
+    bonus = find_bonus(file) if phrase_score is None else PhraseBonus(phrase_score, size_cost=0.0)
+    bias = read_phrases(phrases, packed.tokenizer, bonus) if phrases else None
     engine = Engine(packed, endpointer=find_endpointer(file, endpointer))
     if source == "-":
         chunks = pcm_chunks(sys.stdin.buffer, chunk_ms, rate_hz, channels)

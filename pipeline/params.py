@@ -128,7 +128,10 @@ class EvaluateParams:
 
 @dataclass(frozen=True)
 class StreamParams:
-    """`…_utterances`: how many of each set, evenly spread; `silence_s`: background put behind each."""
+    """`…_utterances`: how many of each set, evenly spread; `silence_s`: background put behind each.
+
+    `phrase_scores`, `phrase_size_costs`: what `PhraseBonus` is chosen from.
+    """
 
     seed: int
     train_utterances: int
@@ -141,7 +144,8 @@ class StreamParams:
     max_early_cut: float
     gap_ms: float
     downstream_ms: float
-    phrase_score: float
+    phrase_scores: tuple[float, ...]
+    phrase_size_costs: tuple[float, ...]
     bootstrap_replicates: int
 
 
@@ -182,7 +186,7 @@ CHECKS = {
     "drawn_hours": NOT_NEGATIVE, "batch_sentences": COUNT, "embedding_width": COUNT,
     "train_utterances": COUNT, "dev_utterances": COUNT, "test_utterances": COUNT, "bias_utterances": COUNT,
     "timed_utterances": COUNT, "silence_s": NOT_NEGATIVE, "max_early_cut": FRACTION, "gap_ms": NOT_NEGATIVE,
-    "downstream_ms": NOT_NEGATIVE, "phrase_score": NOT_NEGATIVE,
+    "downstream_ms": NOT_NEGATIVE,
     "width": COUNT, "joiner_width": COUNT, "num_layers": COUNT, "num_heads": COUNT,
 }  # fmt: skip
 

@@ -54,6 +54,17 @@ def test_groups_with_activation_prefixes_earn_what_the_definition_says(phrases, 
         assert total(BiasTrie.build(phrases, prefixes), sequence) == total(trie, sequence)
 
 
+@given(PHRASES, PREFIXES, st.sets(st.integers(1, 4)), SEQUENCE)
+@settings(max_examples=400, deadline=None)
+def test_a_phrase_counts_only_where_its_last_word_ends(phrases, prefixes, begins, sequence):
+    """Found on dev: "an" paid for the first syllable of every "anna"."""
+    begins_V = np.array([token in begins for token in range(5)])
+    trie = BiasTrie.build(phrases, prefixes, begins_V)
+    worths = with_prefixes(phrases, prefixes)
+    assert total(trie, sequence) == earned(spoken(sequence), worths, frozenset(begins))
+    assert trie.final(trie.start()) == 0 and (trie.credit_G >= trie.pending_G).all()
+
+
 @given(PHRASES, st.floats(0.01, 10, allow_subnormal=False), SEQUENCE)
 @settings(max_examples=100, deadline=None)
 def test_scores_that_are_not_round_leave_only_rounding(phrases, factor, sequence):
@@ -127,6 +138,13 @@ def test_bonuses_by_hand():
     assert bonuses(trie, [A, B]) == [1, 1, -2]
     assert bonuses(trie, [A, A, B, C]) == [1, 0, 1, 1, 0]  # the second A begins again
     assert bonuses(trie, [A, 0, B, 0, C, X]) == [1, 0, 1, 0, 1, 0, 0]  # blank waits
+
+
+def test_a_phrase_within_a_word_by_hand():
+    begins_V = np.array([False, True, False, False, True])
+    trie = BiasTrie.build([([A, B], 1.0)], begins_V=begins_V)
+    assert bonuses(trie, [A, B, C]) == [1, 1, -2, 0]
+    assert bonuses(trie, [A, B, D]) == bonuses(trie, [A, B, X]) == [1, 1, 0, 0]
 
 
 def test_nested_phrases_are_paid_once_and_overlapping_ones_both():

@@ -20,7 +20,7 @@ from pipeline.runtime.downstream import Answer
 from pipeline.runtime.endpoint_score import RULE
 from pipeline.runtime.engine import Engine
 from pipeline.runtime.events import FinalEnd, Partial, Revise, SpeculativeEnd
-from pipeline.runtime.phrases import bias_of, read_phrases
+from pipeline.runtime.phrases import PhraseBonus, bias_of, find_bonus, read_phrases
 from pipeline.runtime.sources import file_chunks, in_real_time, pcm_chunks
 from tests.tiny_model import noise, write_tiny
 
@@ -238,7 +238,7 @@ def test_listening_alone_opens_no_socket(sotto, recordings, monkeypatch):
 def test_phrases_of_a_file(model_file, tmp_path):
     tokenizer, path = load_packed(model_file).tokenizer, tmp_path / "phrases.txt"
     path.write_text("Kitchen  light\t3\n# a remark\n\n[call, play]\nanna  # behind\n[]\njazz\n")
-    trie = read_phrases(path, tokenizer, score=1.0)
+    trie = read_phrases(path, tokenizer, PhraseBonus(1.0, 0.0))
 
     def earned(text):
         node, sum_ = trie.start(), 0.0
@@ -258,6 +258,33 @@ def test_phrases_of_a_file(model_file, tmp_path):
     path.write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(UserError, match="no readable text"):
         read_phrases(path, tokenizer)
+
+
+def test_a_long_list_pays_less_for_each_phrase_and_nothing_for_short_ones(model_file):
+    """Found on dev: with one bonus for all sizes, 1,000 phrases made three more errors in ten names."""
+    tokenizer, bonus = load_packed(model_file).tokenizer, PhraseBonus(1.5, 0.5)
+    alone, among = bias_of(["jazz"], tokenizer, bonus), bias_of(["jazz", *["anna"] * 7], tokenizer, bonus)
+    num = len(tokenizer.encode("jazz"))
+    assert alone.pending_G.max() == pytest.approx(1.5 * num)
+    node = among.start()
+    for token in tokenizer.encode("jazz"):
+        node, _ = among.step(node, token)
+    assert among.pending_G[node] == pytest.approx(max(0.0, 1.5 * num - 0.5 * np.log(8)))
+    assert bonus.per_token(1, 1000) == 0.0 and bias_of([], tokenizer).num_nodes == 1
+    with pytest.raises(UserError, match="cannot spell"):
+        bias_of(["jazz", "東京"], tokenizer)
+
+
+def test_the_bonus_is_that_of_the_run(tmp_path):
+    recogniser = tmp_path / "pack/model.sotto"
+    assert find_bonus(recogniser) == PhraseBonus()
+    (tmp_path / "stream").mkdir()
+    (tmp_path / "stream/phrases.json").write_text('{"score": 1.5, "size_cost": 0.5}')
+    assert find_bonus(recogniser) == PhraseBonus(1.5, 0.5)
+    for wrong in ("[]", '{"score": -1}', '{"scores": 1}', "", '{"score": "1"}'):
+        (tmp_path / "stream/phrases.json").write_text(wrong)
+        with pytest.raises(UserError, match="phrases.json"):
+            find_bonus(recogniser)
 
 
 def test_phrases_are_heard_more_often(sotto, recordings, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from pipeline.decoding import trail
 from pipeline.decoding.beam import BeamConfig, BeamSearch
 from pipeline.decoding.greedy import greedy
-from pipeline.evaluation import bias_lists, streams
+from pipeline.evaluation import bias_lists, bias_metrics, streams
 from pipeline.evaluation.endpoint_metrics import endpoint_metrics
 from pipeline.evaluation.endpointing import Outcome
 from pipeline.evaluation.thresholds import Track
@@ -17,6 +17,7 @@ from pipeline.features.fbank import fbank
 from pipeline.runtime.endpoint_score import RULE
 from pipeline.runtime.engine import Engine
 from pipeline.runtime.events import FinalEnd, Partial, Revise, SpeculativeEnd
+from pipeline.runtime.phrases import PhraseBonus
 from pipeline.training.endpointer import Example, blank_posteriors, endpoint_loss, train_endpointer
 from tests.tiny_model import noise, tiny_packed
 
@@ -86,6 +87,22 @@ def test_bias_lists_hold_the_own_phrases_and_nothing_else_that_was_said():
     assert nothing.given == () and set(nothing.words) == set(own)
     anti = bias_lists.anti_list(reference, own, pool, rng)
     assert set(anti.given) == {"bob", "living room", "lamp"} and anti.own == own
+
+
+def test_the_bonus_is_the_best_of_those_that_do_no_harm():
+    before = {name: {"wer": 40.0, "u_wer": 30.0, "b_wer": 70.0} for name in bias_metrics.CHOSEN_ON}
+
+    def with_(b_wer, u_wer=30.0, anti_wer=40.0):
+        after = {name: {"wer": 35.0, "u_wer": u_wer, "b_wer": b_wer} for name in ("100", "1000")}
+        return after | {"anti": {"wer": anti_wer, "u_wer": 30.0, "b_wer": 99.0}}
+
+    small, good, large, largest = (PhraseBonus(score) for score in (0.5, 1.0, 2.0, 3.0))
+    found = [
+        (small, with_(60.0)), (good, with_(50.0, 30.05, 40.05)), (large, with_(40.0, 30.3)),
+        (largest, with_(30.0, 30.0, 41.0)),
+    ]  # fmt: skip
+    assert bias_metrics.best_bonus(before, found) == good
+    assert bias_metrics.best_bonus(before, found[2:]) == large
 
 
 def test_blank_posteriors_are_those_of_the_search(tmp_path):

@@ -1,9 +1,8 @@
 """The device: train the end-pointer, choose its thresholds, measure engine and second pass on the test set.
 
-Run:    dvc repro stream                          Toy: make smoke
+Run:    dvc repro stream                          Cost: seven minutes on one core
 Reads:  data/prepare/{train,dev,test}, data/pack/model.sotto, data/language_model
-Writes: data/stream/endpointer.safetensors (`sotto listen` takes it), weights.json (`sotto serve`), metrics.json
-Cost:   five minutes on one core; of the test set, as many utterances as the parameters say, evenly spread
+Writes: data/stream/{endpointer.safetensors,phrases.json} (`sotto listen`), weights.json (`sotto serve`), metrics.json
 """
 
 import json
@@ -13,16 +12,19 @@ from pathlib import Path
 from pipeline.cloud.reranker import Reranker
 from pipeline.corpus.shards import load_cuts
 from pipeline.decoding.rescoring import Weights
-from pipeline.evaluation import bias_lists, endpoint_metrics, lattice_metrics, stream_metrics
+from pipeline.evaluation.bias_metrics import bias_pass
+from pipeline.evaluation.endpoint_metrics import endpoint_metrics
+from pipeline.evaluation.lattice_metrics import second_pass, sent_utterances
 from pipeline.evaluation.speed import real_time_factors
 from pipeline.evaluation.streams import left_open, spread
 from pipeline.language.storage import load_language
 from pipeline.params import load_params
+from pipeline.runtime import phrases
 from pipeline.runtime.bundle import load_packed
 from pipeline.runtime.endpoint_score import NAME, digest, write_endpointer
 from pipeline.runtime.engine import Engine
 from pipeline.tracking import load_handoff, run_stage, start_run
-from pipeline.training.endpointer import endpoint_examples, train_endpointer, with_chosen_thresholds
+from pipeline.training.endpointer import endpointer_of
 
 MODEL = "data/pack/model.sotto"
 
@@ -35,27 +37,22 @@ def main() -> None:
         train = list(load_cuts("data/prepare/train"))
         dev = spread(list(load_cuts("data/prepare/dev", with_audio=True)), params.dev_utterances)
         test = spread(list(load_cuts("data/prepare/test", with_audio=True)), params.test_utterances)
-        examples = endpoint_examples(packed, spread(train, params.train_utterances), params.silence_s)
-        model = train_endpointer(examples, packed.model.encoder.output_width, params.seed, params.epochs)
+        heard, draws = spread(train, params.train_utterances), (params.seed, params.bootstrap_replicates)
         wanted = (params.silence_s, params.max_early_cut, params.gap_ms)
-        endpointer = with_chosen_thresholds(packed, model, dev, *wanted)
+        model, endpointer = endpointer_of(packed, heard, dev, *wanted, params.seed, params.epochs)
         write_endpointer(run.scratch / NAME, model, endpointer.config, digest(MODEL))
         engine = Engine(packed, endpointer=endpointer)
-        dev_audio, recordings = ([cut.load_audio()[0] for cut in cuts] for cuts in (dev, test))
-        open_ended = left_open(recordings, test, params.silence_s)
-        metrics = endpoint_metrics.endpoint_metrics(engine, open_ended, test, params.downstream_ms)
-        wire = (reranker.words, reranker.candidates)
-        draws = (params.seed, params.bootstrap_replicates)
-        pairs = ((dev_audio, dev), (recordings, test))
-        sent = [lattice_metrics.sent_utterances(engine, *pair, *wire) for pair in pairs]
-        weights, found = lattice_metrics.second_pass(*sent, recordings, reranker.candidates, *draws)
-        biased = [spread(each, params.bias_utterances) for each in (recordings, test)]
-        pool = bias_lists.pool_of(test, train)
-        metrics |= found | stream_metrics.bias_metrics(engine, *biased, pool, params.phrase_score, *draws)
-        timed = open_ended[: params.timed_utterances]
-        metrics |= real_time_factors(Path(MODEL), run.scratch / NAME, timed)
-        metrics["utterances/stream"] = len(test)
-        files = {NAME: run.scratch / NAME, "weights.json": json.dumps(asdict(weights)) + "\n"}
+        pairs = tuple(([cut.load_audio()[0] for cut in cuts], cuts) for cuts in (dev, test))
+        recordings, open_ended = pairs[1][0], left_open(*pairs[1], params.silence_s)
+        metrics = endpoint_metrics(engine, open_ended, test, params.downstream_ms)
+        sent = [sent_utterances(engine, *pair, reranker.words, reranker.candidates) for pair in pairs]
+        weights, found = second_pass(*sent, recordings, reranker.candidates, *draws)
+        grid = (params.phrase_scores, params.phrase_size_costs)
+        bonus, biased = bias_pass(engine, *pairs, train, params.bias_utterances, grid, *draws)
+        metrics |= found | biased | {"utterances/stream": len(test)}
+        metrics |= real_time_factors(Path(MODEL), run.scratch / NAME, open_ended[: params.timed_utterances])
+        chosen = {"weights.json": json.dumps(asdict(weights)), phrases.NAME: json.dumps(asdict(bonus))}
+        files = {NAME: run.scratch / NAME, **{name: text + "\n" for name, text in chosen.items()}}
         run.hand_off("data/stream", metrics=metrics, files=files)
 
 

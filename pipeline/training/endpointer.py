@@ -1,8 +1,6 @@
 """Train the end-pointer: from the packed recogniser's own encoder frames and pauses, when speech ends in the cuts.
 
-    examples = endpoint_examples(packed, cuts, silence_s=2.4)
-    model = train_endpointer(examples, encoder_width, seed=7, epochs=8)
-    endpointer = with_chosen_thresholds(packed, model, dev_cuts, silence_s=2.4, max_early_cut=0.02, gap_ms=200)
+    model, endpointer = endpointer_of(packed, train_cuts, dev_cuts, 2.4, 0.02, 200, seed=7, epochs=8)
 
 The recogniser stays as it is. Its pauses come from greedy search, a batch at a time: near enough to the beam's for
 learning; the thresholds are chosen on what the beam does (`evaluation/streams.py`). Cost: 2 ms an utterance and epoch.
@@ -46,6 +44,22 @@ from pipeline.runtime.recognise import FRAME_S
 BATCH = 32
 PEAK_LR = 1e-2
 CLIP = 1.0
+
+
+def endpointer_of(
+    packed: Packed,
+    train: Sequence[MonoCut],
+    dev: Sequence[MonoCut],
+    silence_s: float,
+    max_early_cut: float,
+    gap_ms: float,
+    seed: int,
+    epochs: int,
+) -> tuple[EndpointModel, Endpointer]:
+    """The model that `train` teaches (features are enough), and the end-pointer with `dev`'s thresholds (with audio)."""
+    examples = endpoint_examples(packed, train, silence_s)
+    model = train_endpointer(examples, packed.model.encoder.output_width, seed, epochs)
+    return model, with_chosen_thresholds(packed, model, dev, silence_s, max_early_cut, gap_ms)
 
 
 def with_chosen_thresholds(
