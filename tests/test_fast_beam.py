@@ -38,6 +38,10 @@ phrases = st.lists(
     st.tuples(st.lists(st.integers(1, NUM_TOKENS + 3), min_size=1, max_size=4), st.floats(0.1, 4.0)),
     max_size=12,
 )
+word_beginnings = st.lists(st.booleans(), min_size=1, max_size=NUM_TOKENS).map(np.array)
+tries = st.builds(
+    lambda listed, begins_V: BiasTrie.build(listed, begins_V=begins_V), phrases, word_beginnings
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -45,7 +49,7 @@ phrases = st.lists(
     seed=st.integers(0, 10_000),
     num_states=st.integers(1, 12),
     beam=st.sampled_from([0.5, 2.0, 5.0, 10.0, np.inf]),
-    bias=st.one_of(st.none(), phrases.map(BiasTrie.build)),
+    bias=st.one_of(st.none(), phrases.map(BiasTrie.build), tries),
     scale=st.sampled_from([0.3, 1.0, 3.0]),
 )
 def test_states_and_arcs_are_the_references(packed, weights, seed, num_states, beam, bias, scale):

@@ -31,7 +31,8 @@ class Trie(NamedTuple):
     targets_A: np.ndarray
     root_targets: np.ndarray
     credit_G: np.ndarray
-    payout_G: np.ndarray
+    pending_G: np.ndarray
+    begins_V: np.ndarray
 
 
 class FastBeamState(NamedTuple):
@@ -59,7 +60,14 @@ class FastBeamSearch:
     @cached_property
     def nameless(self) -> tuple[tuple, tuple]:
         bias = self.bias or NO_BIAS
-        trie = (bias.keys_A, bias.targets_A, bias.root_targets, bias.credit_G, bias.payout_G)
+        trie = (
+            bias.keys_A,
+            bias.targets_A,
+            bias.root_targets,
+            bias.credit_G,
+            bias.pending_G,
+            bias.begins_V,
+        )
         return trie, nameless(self.weights)
 
     def initial(self) -> FastBeamState:
@@ -91,7 +99,8 @@ class FastBeamSearch:
 
     def finish(self, state: FastBeamState) -> TokenLattice:
         """The lattice of all frames so far; `state` stays usable."""
-        return TokenLattice(state.frames, tuple((-(self.bias or NO_BIAS).credit_G[state.nodes_S]).tolist()))
+        bias = self.bias or NO_BIAS
+        return TokenLattice(state.frames, tuple(map(bias.final, state.nodes_S.tolist())))
 
 
 @compiled
@@ -99,8 +108,9 @@ def _frame(
     encoded_D, contexts_S2, nodes_S, predicted_SJ, totals_S, num_states, beam, nameless_trie, nameless_weights
 ):
     """One frame -> (the arrays of the next `FastBeamState`, best, arcs (source, target, token), their two scores)."""
-    keys_A, targets_A, root_targets, credit_G, payout_G = nameless_trie
-    trie, weights = Trie(keys_A, targets_A, root_targets, credit_G, payout_G), _named(nameless_weights)
+    keys_A, targets_A, root_targets, credit_G, pending_G, begins_V = nameless_trie
+    trie = Trie(keys_A, targets_A, root_targets, credit_G, pending_G, begins_V)
+    weights = _named(nameless_weights)
     acoustic_SV = _acoustic(encoded_D, contexts_S2, predicted_SJ, weights)
     bonus_SV = _bonuses(nodes_S, acoustic_SV.shape[1], trie)
     flat_X = _best_first(totals_S, acoustic_SV, bonus_SV, beam)
@@ -138,7 +148,7 @@ def _frame(
         num_arcs += 1
     best = 0
     for k in range(1, num_kept):
-        if totals_K[k] - trie.credit_G[nodes_K[k]] > totals_K[best] - trie.credit_G[nodes_K[best]]:
+        if totals_K[k] + _final(nodes_K[k], trie) > totals_K[best] + _final(nodes_K[best], trie):
             best = k
     return (
         contexts_K2[:num_kept].copy(),
@@ -197,18 +207,26 @@ def _bonuses(nodes_S, num_tokens, trie):
     bonus_SV = np.empty((len(nodes_S), num_tokens), np.float64)
     for s in range(len(nodes_S)):
         node = nodes_S[s]
-        credit = trie.credit_G[node]
         for token in range(num_tokens):
             target = trie.root_targets[min(token, stride - 1)]
-            bonus_SV[s, token] = trie.credit_G[target] - credit + trie.payout_G[target]
+            bonus_SV[s, token] = trie.credit_G[target]
         arc = np.searchsorted(trie.keys_A, node * stride)
         while trie.keys_A[arc] < (node + 1) * stride:
             token, target = trie.keys_A[arc] - node * stride, trie.targets_A[arc]
             if token < num_tokens:
-                bonus_SV[s, token] = trie.credit_G[target] - credit + trie.payout_G[target]
+                bonus_SV[s, token] = trie.credit_G[target]
             arc += 1
+        for token in range(num_tokens):
+            kept = trie.pending_G[node] if trie.begins_V[min(token, len(trie.begins_V) - 1)] else 0.0
+            bonus_SV[s, token] = bonus_SV[s, token] - trie.credit_G[node] + kept
         bonus_SV[s, BLANK_ID] = 0.0
     return bonus_SV
+
+
+@compiled
+def _final(node, trie):
+    """What the end takes back after `node`."""
+    return trie.pending_G[node] - trie.credit_G[node]
 
 
 @compiled

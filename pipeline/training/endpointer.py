@@ -56,7 +56,7 @@ def endpointer_of(
     seed: int,
     epochs: int,
 ) -> tuple[EndpointModel, Endpointer]:
-    """The model that `train` teaches (features are enough), and the end-pointer with `dev`'s thresholds (with audio)."""
+    """The model that `train` (with features) teaches, and the end-pointer with thresholds for `dev` (with audio)."""
     examples = endpoint_examples(packed, train, silence_s)
     model = train_endpointer(examples, packed.model.encoder.output_width, seed, epochs)
     return model, with_chosen_thresholds(packed, model, dev, silence_s, max_early_cut, gap_ms)
