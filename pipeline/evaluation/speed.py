@@ -35,7 +35,7 @@ Hear = Callable[[np.ndarray], str]
 
 
 def real_time_factors(
-    model: Path, endpointer: Path | None, recordings: Sequence[np.ndarray]
+    model: str | Path, endpointer: str | Path | None, recordings: Sequence[np.ndarray]
 ) -> dict[str, float]:
     """`rtf/…` of ENGINES: medians over rounds. An encoder that is no LSTM has the engine's alone: neither the greedy
     recogniser nor sherpa-onnx knows it.
@@ -55,8 +55,8 @@ def real_time_factors(
 
 def prepare(
     folder: Path,
-    model: Path,
-    endpointer: Path | None,
+    model: str | Path,
+    endpointer: str | Path | None,
     recordings: Sequence[np.ndarray],
     chunks_ms: Sequence[int] = (CHUNK_MS,),
 ) -> float:
@@ -72,7 +72,7 @@ def prepare(
     recordings = [with_end(samples_S, max(chunks_ms)) for samples_S in recordings]
     for index, samples_S in enumerate(recordings):
         samples_S.astype(np.float32).tofile(folder / f"{index:05}.f32")
-    paths = [str(model.absolute()), str(endpointer.absolute()) if endpointer else None]
+    paths = [path and str(Path(path).absolute()) for path in (model, endpointer)]
     (folder / "model.json").write_text(json.dumps([*paths, packed.fbank_config.num_mel_bins]))
     return sum(map(len, recordings)) / (1000 * SAMPLES_PER_MS)
 
