@@ -137,7 +137,6 @@ class StreamParams:
     train_utterances: int
     dev_utterances: int
     test_utterances: int
-    bias_utterances: int
     timed_utterances: int
     epochs: int
     silence_s: float
@@ -184,7 +183,7 @@ CHECKS = {
     "epochs": COUNT, "batch_seconds": POSITIVE, "peak_lr": POSITIVE, "weight_decay": NOT_NEGATIVE,
     "gradient_clip": POSITIVE, "warmup_share": FRACTION, "bootstrap_replicates": COUNT,
     "drawn_hours": NOT_NEGATIVE, "batch_sentences": COUNT, "embedding_width": COUNT,
-    "train_utterances": COUNT, "dev_utterances": COUNT, "test_utterances": COUNT, "bias_utterances": COUNT,
+    "train_utterances": COUNT, "dev_utterances": COUNT, "test_utterances": COUNT,
     "timed_utterances": COUNT, "silence_s": NOT_NEGATIVE, "max_early_cut": FRACTION, "gap_ms": NOT_NEGATIVE,
     "downstream_ms": NOT_NEGATIVE,
     "width": COUNT, "joiner_width": COUNT, "num_layers": COUNT, "num_heads": COUNT,

@@ -18,7 +18,7 @@ from pipeline.evaluation import bias_lists
 from pipeline.evaluation.bias_lists import BiasList
 from pipeline.evaluation.biased_wer import biased_wer, with_biased_counts
 from pipeline.evaluation.intervals import wer_interval
-from pipeline.evaluation.streams import never_ending, run_engine, spread, wake_end_s, words_of
+from pipeline.evaluation.streams import never_ending, run_engine, wake_end_s, words_of
 from pipeline.evaluation.wer import utterance_record, utterance_table
 from pipeline.runtime.endpoint_score import RULE
 from pipeline.runtime.engine import Engine
@@ -35,16 +35,14 @@ def bias_pass(
     dev: Spoken,
     test: Spoken,
     train: Sequence[MonoCut],
-    count: int,
     grid: tuple[Sequence[float], Sequence[float]],
     seed: int,
     replicates: int,
 ) -> tuple[PhraseBonus, dict[str, float]]:
     """The bonus chosen on dev out of a grid (scores, size costs), and `bias/…` of the test set under it.
 
-    `count`: utterances of each, evenly spread; `train`: its words are distractors, beside the names of the set itself.
+    `train`: its words are distractors, beside the names of the set itself.
     """
-    dev, test = [(spread(list(audio), count), spread(list(cuts), count)) for audio, cuts in (dev, test)]
     bonus = choose_bonus(engine, *dev, bias_lists.pool_of(dev[1], train), *grid, seed)
     pool = bias_lists.pool_of(test[1], train)
     return bonus, bias_metrics(engine, *test, pool, bonus, seed, replicates)
