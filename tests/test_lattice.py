@@ -260,11 +260,26 @@ def test_format_round_trip(lattice, words):
     assert (found.num_nodes, found.num_frames) == (lattice.num_nodes, lattice.num_frames)
     for which in ("acoustic", "bonus"):
         scores = [getattr(arc, which) for arc in lattice.arcs]
-        half_step = (max(scores) - min(scores)) / 255 / 2 + 1e-4
-        assert [getattr(arc, which) for arc in found.arcs] == pytest.approx(scores, abs=half_step)
+        step = (max(scores) - min(scores)) / 253
+        assert [getattr(arc, which) for arc in found.arcs] == pytest.approx(scores, abs=1.5 * step + 1e-4)
     bare = [[arc._replace(acoustic=0.0, bonus=0.0) for arc in kind.arcs] for kind in (lattice, found)]
     assert bare[0] == bare[1]
-    assert write_lattice(found, words) == data
+
+
+@settings(max_examples=100, deadline=None)
+@given(lattice=lattices())
+def test_rounding_errors_cancel_along_a_path(lattice):
+    """A path is wrong by half a step for its end, and by as much for each node entered not by its first arc."""
+    found = read_lattice(write_lattice(lattice))
+    first = {arc.target: number for number, arc in reversed(list(enumerate(lattice.arcs)))}
+    for which in ("acoustic", "bonus"):
+        scores, after = ([getattr(arc, which) for arc in kind.arcs] for kind in (lattice, found))
+        half_step = (max(scores) - min(scores)) / 253 / 2 * 1.001 + 1e-4
+        for path in slow.all_paths(Lattice(lattice.num_nodes, lattice.num_frames, lattice.arcs)):
+            numbers = [lattice.arcs.index(arc) for arc in path]
+            late = sum(first[lattice.arcs[number].target] != number for number in numbers)
+            wrong = sum(after[number] - scores[number] for number in numbers)
+            assert abs(wrong) <= half_step * (1 + late)
 
 
 def test_format_needs_six_bytes_an_arc():

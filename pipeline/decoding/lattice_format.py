@@ -31,6 +31,7 @@ MAX_FRAMES = 1 << 20  # 23 hours
 MIN_ARC_BYTES = 3
 MAX_SCORE = 1e30
 LEVELS = 255
+INNER_LEVELS = 253  # those that scores take by themselves: one is left at either end for carried rounding
 MIN_RANGE = 1e-4  # nats; scores that differ less are stored as one
 LONG = 15  # frames; a longer word's length follows as a varint
 
@@ -38,7 +39,8 @@ LONG = 15  # frames; a longer word's length follows as a varint
 def write_lattice(lattice: Lattice, words: Sequence[str] | None = None) -> bytes:
     """Lattice -> bytes, the same on every machine; `words`: those that the reader will know as well.
 
-    Scores become multiples of 1/255 of their range. Raises ValueError for what the format cannot hold.
+    Scores become multiples of 1/253 of their range, rounded so that the errors of a path's arcs cancel. Raises
+    ValueError for what the format cannot hold.
     """
     known = {word: number for number, word in reversed(list(enumerate(words or ())))}
     index: dict[str, int] = {}
@@ -62,8 +64,8 @@ def write_lattice(lattice: Lattice, words: Sequence[str] | None = None) -> bytes
         if word not in known:
             _put(out, len(word.encode()))
             out += word.encode()
-    *acoustic, acoustic_codes = _quantise([arc.acoustic for arc in lattice.arcs])
-    *bonus, bonus_codes = _quantise([arc.bonus for arc in lattice.arcs])
+    *acoustic, acoustic_codes = _quantise(lattice, [arc.acoustic for arc in lattice.arcs])
+    *bonus, bonus_codes = _quantise(lattice, [arc.bonus for arc in lattice.arcs])
     rest = bytes(out + body) + acoustic_codes + bonus_codes
     size = FIXED.size + len(rest) + CHECKSUM.size
     if size > MAX_BYTES or lattice.num_frames > MAX_FRAMES:
@@ -147,15 +149,27 @@ def _scores(reader: "_Reader", low: float, step: float, num_arcs: int) -> list[f
     return [low + step * code for code in (reader.take(num_arcs) if step else bytes(num_arcs))]
 
 
-def _quantise(values: Sequence[float]) -> tuple[float, float, bytes]:
-    """Lowest value, step, a byte for each value; no bytes and step 0 if all are alike."""
+def _quantise(lattice: Lattice, values: Sequence[float]) -> tuple[float, float, bytes]:
+    """Lowest value, step, a byte for each value; no bytes and step 0 if all are alike.
+
+    Each node carries the rounding error of the first path that reached it, and the next arc makes up for it: of a
+    path's sum only arcs into nodes that were reached before are wrong, each by half a step at most.
+    """
     if not all(abs(value) <= MAX_SCORE for value in values):
         raise ValueError("a lattice's scores must be finite")
-    low = min(values) + 0.0  # no negative zero
-    if max(values) - low < MIN_RANGE:
+    low, high = min(values) + 0.0, max(values)  # no negative zero
+    if high - low < MIN_RANGE:
         return low, 0.0, b""
-    step = struct.unpack("<f", struct.pack("<f", (max(values) - low) / LEVELS))[0]
-    return low, step, bytes(min(LEVELS, round((value - low) / step)) for value in values)
+    step = struct.unpack("<f", struct.pack("<f", (high - low) / INNER_LEVELS))[0]
+    low -= step
+    error: list[float | None] = [0.0] + [None] * (lattice.num_nodes - 1)
+    codes = bytearray()
+    for arc, value in zip(lattice.arcs, values, strict=True):
+        before, after = error[arc.source] or 0.0, error[arc.target]
+        codes.append(min(LEVELS, max(0, round((value - before + (after or 0.0) - low) / step))))
+        if after is None:
+            error[arc.target] = before + low + step * codes[-1] - value
+    return low, step, bytes(codes)
 
 
 def _table_check(words: Sequence[str] | None) -> int:
