@@ -53,6 +53,7 @@ endif
 
 device: repro  ## after the main job: the cloud's language model, the end-pointer, the engine's numbers (10 minutes)
 	@.venv/bin/dvc repro language_model stream
+	@.venv/bin/python -m pipeline.evaluation.device_table
 
 repro-real: .venv/.stamp  ## the same graph on real speech; SOTTO_MANIFEST names the JSONL manifest
 	@.venv/bin/python -m pipeline.presets real

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.evaluation import plots, publish, summary
+from pipeline.evaluation import device_table, plots, publish, summary
 from pipeline.evaluation.measure import comparisons, size_metrics, word_error_metrics
 from tests.test_evaluation import fabricated_table
 
@@ -107,7 +107,8 @@ def fabricated_project(tmp_path):
         folder = tmp_path / "data" / stage
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text(json.dumps(content))
-    (tmp_path / "README.md").write_text(f"# Head\n\n{summary.START}\nold\n{summary.END}\n\ntail\n")
+    start, end = summary.RESULTS
+    (tmp_path / "README.md").write_text(f"# Head\n\n{start}\nold\n{end}\n\ntail\n")
     return tmp_path
 
 
@@ -142,3 +143,20 @@ def test_nothing_evaluated_is_a_sentence(tmp_path):
 def test_missing_markers_are_noticed():
     with pytest.raises(ValueError, match="markers"):
         summary.replace_between_markers("no markers", "table")
+
+
+def test_the_device_has_a_row_for_what_was_measured(tmp_path):
+    start, end = device_table.MARKERS
+    (tmp_path / "README.md").write_text(f"head\n{start}\nold\n{end}\ntail\n")
+    device_table.update_readme(tmp_path)  # nothing was measured yet
+    assert "old" in (tmp_path / "README.md").read_text()
+    folder = tmp_path / "data/stream"
+    folder.mkdir(parents=True)
+    metrics = {"utterances/stream": 300.0, "rtf/engine": 0.005, "bias/anti/wer": 44.04}
+    metrics |= {f"bias/{size}/wer": 40.0 + size / 1000 for size in (0, 10, 100, 1000)}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    device_table.update_readme(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert "| WER with 0, 10, 100, 1,000 phrases | 40.0, 40.0, 40.1, 41.0 % |" in text and "44.0 %" in text
+    assert "| test utterances | 300 |" in text and "old" not in text
+    assert "real-time" not in text  # without its peers a row says nothing
