@@ -93,6 +93,11 @@ class Compressor(nn.Module):
         self.progress.fill_(min(1.0, max(0.0, fraction)))
 
     @property
+    def ramp_over(self) -> bool:
+        """Masks are final: hidden weights get no gradient any more."""
+        return self.config.sparsity is None or float(self.progress) >= self.config.ramp_end
+
+    @property
     def target_sparsity(self) -> float:
         """Share of zeros that the schedule asks of every row now."""
         schedule = sparsifier.SCHEDULES[self.config.schedule]
