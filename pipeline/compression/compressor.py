@@ -175,7 +175,7 @@ class Compressor(nn.Module):
     def _masked(self, position: int, weight_RC: Tensor) -> Tensor:
         if self.config.sparsity == 0.0:
             return weight_RC
-        return weight_RC * self.masks.get_buffer(str(position))
+        return sparsifier.apply_mask(weight_RC, self.masks.get_buffer(str(position)), not self.ramp_over)
 
     def _log2_step(self, position: int, weight_RC: Tensor) -> Tensor:
         if self.config.quantizer == "min_max":
