@@ -31,7 +31,7 @@ setup: .venv/.stamp  ## the virtual environment, from requirements.lock (about a
 	@test -n "$(PY)" || { echo "No Python 3.11, 3.12 or 3.13 with the venv module was found;" \
 		"install one, or name it: make PY=/path/to/python3.11"; exit 2; }
 	@echo "Installing into .venv with $(PY) (about a minute) …"
-	@test -x .venv/bin/python || $(PY) -m venv .venv
+	@.venv/bin/python -m pip --version >/dev/null 2>&1 || $(PY) -m venv --clear .venv
 	@awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.txt
 	@.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r .venv/uv.txt
 	@.venv/bin/uv pip sync -q --require-hashes --python .venv/bin/python requirements.lock
