@@ -19,11 +19,11 @@ import numpy as np
 
 from pipeline.corpus.tokenizer import Tokenizer
 from pipeline.decoding.biasing import BiasGroup, BiasTrie
+from pipeline.decoding.word_lattice import SPACE
 from pipeline.errors import UserError
 
 NAME = "phrases.json"
 MAX_PHRASES = 100_000
-WORD_BEGIN = "\u2581"
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,11 @@ def read_phrases(path: str | Path, tokenizer: Tokenizer, bonus: PhraseBonus = Ph
 
 def bias_of(phrases: Iterable[str], tokenizer: Tokenizer, bonus: PhraseBonus = PhraseBonus()) -> BiasTrie:
     """The bias of phrases that count anywhere. Raises UserError for one that the recogniser cannot spell."""
-    phrases = [" ".join(phrase.lower().split()) for phrase in phrases]
+    phrases = list(map(_plain, phrases))
     # All at once: a call of the tokenizer costs more than the spelling.
     spellings: Sequence[list[int]] = tokenizer.encode(phrases) if phrases else []  # type: ignore
     for phrase, tokens in zip(phrases, spellings, strict=True):
-        if not tokens or tokenizer.unknown_id in tokens:
+        if not _is_spelling(tokens, tokenizer):
             raise _cannot_spell("phrases", phrase)
     worth = [
         bonus.per_token(length, len(phrases)) for length in range(1, 1 + max(map(len, spellings), default=0))
@@ -109,20 +109,28 @@ def bias_of(phrases: Iterable[str], tokenizer: Tokenizer, bonus: PhraseBonus = P
 
 def can_spell(phrase: str, tokenizer: Tokenizer) -> bool:
     """Whether the recogniser has tokens for all letters of a phrase."""
-    tokens = tokenizer.encode(" ".join(phrase.lower().split()))
-    return bool(tokens) and tokenizer.unknown_id not in tokens
+    return _is_spelling(tokenizer.encode(_plain(phrase)), tokenizer)
 
 
 def spelled(phrase: str, tokenizer: Tokenizer, where: str) -> list[int]:
     """Token ids of a phrase in lower case."""
-    if not can_spell(phrase, tokenizer):
+    tokens = tokenizer.encode(_plain(phrase))
+    if not _is_spelling(tokens, tokenizer):
         raise _cannot_spell(where, phrase)
-    return tokenizer.encode(" ".join(phrase.lower().split()))
+    return tokens
 
 
 def word_begins(tokenizer: Tokenizer) -> np.ndarray:
     """Which tokens begin a word, (V,)."""
-    return np.array([piece.startswith(WORD_BEGIN) for piece, _ in tokenizer.pieces])
+    return np.array([piece.startswith(SPACE) for piece, _ in tokenizer.pieces])
+
+
+def _plain(phrase: str) -> str:
+    return " ".join(phrase.lower().split())
+
+
+def _is_spelling(tokens: Sequence[int], tokenizer: Tokenizer) -> bool:
+    return bool(tokens) and tokenizer.unknown_id not in tokens
 
 
 def _cannot_spell(where: str, phrase: str) -> UserError:
