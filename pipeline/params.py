@@ -87,13 +87,17 @@ class LabelParams:
 
 @dataclass(frozen=True)
 class CompressParams:
-    """`sparsify` and `qat`: train on from `after`. `levels` or `sparsity` null: as `after` left it."""
+    """`sparsify` and `qat`: train on from `after`. `levels` or `sparsity` null: as `after` left it.
+
+    `bits`: entropy a weight, spread over rows by what rounding them costs; null: steps of least squared error.
+    """
 
     seed: int
     features: "FbankConfig"
     after: Compressible
     sparsity: float | None
     levels: int | None
+    bits: float | None
     losses: dict[str, float]
     augment: "SpecAugmentConfig"
     perturb: "PerturbConfig"
@@ -180,6 +184,7 @@ CHECKS = {
     "num_workers": NOT_NEGATIVE, "shard_size": COUNT, "top_k": COUNT,
     "min_confidence_quantile": FRACTION, "sparsity": FRACTION, "dropout": FRACTION,
     "levels": Check(lambda v: 3 <= v <= 255 and v % 2 == 1, "an odd number of levels between 3 and 255"),
+    "bits": Check(lambda v: 0 < v <= 8, "more than 0 and at most 8"),
     "epochs": COUNT, "batch_seconds": POSITIVE, "peak_lr": POSITIVE, "weight_decay": NOT_NEGATIVE,
     "gradient_clip": POSITIVE, "warmup_share": FRACTION, "bootstrap_replicates": COUNT,
     "drawn_hours": NOT_NEGATIVE, "batch_sentences": COUNT, "embedding_width": COUNT,

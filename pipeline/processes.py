@@ -1,14 +1,17 @@
 """A process that ends with the one that started it, so that a killed run leaves nothing behind."""
 
 import ctypes
+import json
 import os
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 POLL_S = 0.5
+DVC_LOCK = Path(".dvc/tmp/rwlock")  # DVC enters its process and files here before it runs a stage
 
 
 def die_with_parent() -> None:
@@ -29,9 +32,14 @@ def die_with_driver() -> None:
 
     parent = os.getppid()
     driver = _first_that_is_no_shell(psutil.Process().parents())
+    drivers = _running_dvc()
+    # Killed while this process was importing: init, or whatever adopts orphans, stands where DVC stood.
+    late = bool(drivers) and (driver is None or driver.pid not in drivers)
     _ask_the_kernel()
 
     def alive() -> bool:
+        if late:
+            return False
         if os.getppid() != parent:
             return False
         try:
@@ -45,6 +53,16 @@ def die_with_driver() -> None:
 def _first_that_is_no_shell(ancestors: list):  # type: ignore[no-untyped-def]
     shells = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
     return next((process for process in ancestors if process.name().lstrip("-") not in shells), None)
+
+
+def _running_dvc() -> set[int]:
+    """The processes that say in DVC's lock file that they run here; none if it cannot be read."""
+    try:
+        lock = json.loads(DVC_LOCK.read_text(encoding="utf-8"))
+        readers = [entry for entries in lock["read"].values() for entry in entries]
+        return {entry["pid"] for entry in [*readers, *lock["write"].values()]}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return set()
 
 
 def _ask_the_kernel() -> None:

@@ -59,6 +59,7 @@ class FourBatches(pl.LightningDataModule):
 class Settings:
     sparsity: float | None
     levels: int | None
+    bits: float | None = None
     seed: int = 1
     losses: dict = field(default_factory=lambda: {"ctc": 0.3, "fastemit": 0.003})
     augment: SpecAugmentConfig = SpecAugmentConfig()
@@ -78,7 +79,7 @@ class Killed(Exception):
 
 
 def test_a_killed_training_resumes_to_the_same_tensors_and_curves(tmp_path, monkeypatch):
-    settings = Settings(sparsity=0.5, levels=15)
+    settings = Settings(sparsity=0.5, levels=15, bits=2.0)
     whole = fine_tune(tmp_path / "whole", settings)
     assert whole.metrics["zeros/qat"] >= 0.5 and 0 < whole.metrics["entropy/qat"] < 4
     assert len(whole.curves.splitlines()) == 1 + 3 and "zeros/qat" in whole.curves

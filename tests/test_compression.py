@@ -3,6 +3,7 @@
 import hashlib
 import math
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -148,7 +149,7 @@ def test_cubic_schedule_rises_from_start_to_end():
     assert sparsifier.cubic_schedule(7.0, 0.5) == 0.5
 
 
-def test_masks_grow_recover_and_freeze():
+def test_masks_grow_and_freeze_and_hidden_weights_wait():
     model = small_model()
     compressor = Compressor(model, CompressorConfig(levels=None, sparsity=0.5, ramp_end=0.5))
     zeros = []
@@ -156,7 +157,7 @@ def test_masks_grow_recover_and_freeze():
         compressor.set_progress(fraction)
         zeros.append(share_of_zeros(compressor.weights(model)))
     assert zeros == sorted(zeros) and zeros[0] == 0 and zeros[-1] == 0.5
-    # Before the ramp's end a hidden weight gets a gradient and can come back; afterwards neither.
+    # A hidden weight gets no gradient; until the ramp's end it comes back where others shrank below it.
     hidden = int(model.output.weight[0].abs().argmin())
     for fraction, returns in ((0.49, True), (0.5, False)):
         again = Compressor(model, CompressorConfig(levels=None, sparsity=0.5, ramp_end=0.5))
@@ -164,11 +165,12 @@ def test_masks_grow_recover_and_freeze():
         effective = again.weights(model)["output.weight"]
         assert effective[0, hidden] == 0
         (grad,) = torch.autograd.grad(effective.sum(), model.output.weight)
-        assert (grad[0, hidden] != 0) == returns
-        grown = small_model()
-        grown.output.weight.data[0, hidden] = 9.0
+        assert grad[0, hidden] == 0 and bool((grad[0] != 0).any())
+        shrunk = small_model()
+        shrunk.output.weight.data[0] *= 1e-3 * (torch.arange(shrunk.output.weight.shape[1]) != hidden) + 1e-9
+        shrunk.output.weight.data[0, hidden] = model.output.weight[0, hidden]
         again.set_progress(fraction + 0.01)
-        assert (again.weights(grown)["output.weight"][0, hidden] != 0) == returns
+        assert (again.weights(shrunk)["output.weight"][0, hidden] != 0) == returns
 
 
 # Compressor
@@ -494,6 +496,13 @@ def test_zeros_and_entropy_by_layer_and_in_all():
 # In training
 
 
+def start(model, tensors, levels, sparsity, bits=None):
+    """A compressor for a model whose weights all matter alike."""
+    alike = {name: torch.ones_like(parameter) for name, parameter in model.named_parameters()}
+    wanted = SimpleNamespace(levels=levels, sparsity=sparsity, bits=bits)
+    return compress.start_compressor(model, tensors, wanted, alike)
+
+
 class Task(pl.LightningModule):
     """The least that a task with a compressor does."""
 
@@ -505,7 +514,7 @@ class Task(pl.LightningModule):
         return torch.utils.data.DataLoader(torch.randn(6, 5, 6), batch_size=2)
 
     def training_step(self, features_BTF, batch_index):
-        self.seen.append(self.compressor.target_sparsity)
+        self.seen.append(self.compressor.target_sparsity("input.weight"))
         return (
             functional_call(self.model, self.compressor.weights(self.model), (features_BTF,)).square().mean()
         )
@@ -516,7 +525,8 @@ class Task(pl.LightningModule):
 
 def test_callback_moves_the_schedule_through_the_training_and_logs_curves():
     model = small_model()
-    compressor = compress.start_compressor(model, model.state_dict(), levels=15, sparsity=0.5)
+    compressor = start(model, model.state_dict(), levels=15, sparsity=0.5)
+    expected = compressor.shares["input.weight"]
     task = Task(model, compressor)
     callback = compress.CompressionCurves(compressor, model, "qat", num_steps=12)
     trainer = pl.Trainer(
@@ -525,7 +535,10 @@ def test_callback_moves_the_schedule_through_the_training_and_logs_curves():
     )  # fmt: skip
     trainer.fit(task)
     assert (
-        task.seen[0] == 0 and task.seen[-1] == 0.5 and task.seen == sorted(task.seen) and len(task.seen) == 12
+        task.seen[0] == 0
+        and task.seen[-1] == expected
+        and task.seen == sorted(task.seen)
+        and len(task.seen) == 12
     )
     assert trainer.logged_metrics["zeros/qat"] >= 0.5 and 0 < trainer.logged_metrics["entropy/qat"] < 4
     done = compress.results(compressor, model, "qat")
@@ -535,10 +548,10 @@ def test_callback_moves_the_schedule_through_the_training_and_logs_curves():
 
 def test_a_quantised_model_brings_its_quantiser_along():
     model = small_model()
-    first = compress.start_compressor(model, model.state_dict(), levels=7, sparsity=0.0)
+    first = start(model, model.state_dict(), levels=7, sparsity=0.0)
     tensors = compress.results(first, model, "qat").tensors
     model.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.endswith(".scale")})
-    second = compress.start_compressor(model, tensors, levels=None, sparsity=0.5)
+    second = start(model, tensors, levels=None, sparsity=0.5)
     assert second.levels == 7
     done = compress.results(second, model, "sparse")
     again = done.tensors

@@ -34,7 +34,7 @@ def start(workspace: Path) -> subprocess.Popen:
 
 
 def kill_when(process: subprocess.Popen, happened, seconds: float = 120.0) -> None:
-    """SIGKILL for DVC alone as soon as `happened()` and its stage runs; then that must be gone within seconds."""
+    """SIGKILL for DVC alone as soon as `happened()` and its stage runs; that ends too, if need be after its imports."""
     deadline, children = time.monotonic() + seconds, []
     while not (happened() and children):
         assert process.poll() is None and time.monotonic() < deadline, "the moment to kill never came"
@@ -42,7 +42,7 @@ def kill_when(process: subprocess.Popen, happened, seconds: float = 120.0) -> No
         children = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE], "an orphan trains on"
 
 
@@ -68,6 +68,7 @@ def test_a_killed_training_goes_on_to_the_same_numbers(workspace):
     def saved() -> bool:
         return bool(list(scratches.glob(f"{STAGE}-*/**/*.ckpt")))
 
+    kill_when(start(workspace), lambda: True)  # while it is importing
     kill_when(start(workspace), begun)
     kill_when(start(workspace), saved)
     (scratch,) = scratches.glob(f"{STAGE}-*")

@@ -145,6 +145,18 @@ def test_no_trainer_outlives_the_dvc_that_started_it(project, shell):
     wait_for(lambda: not _runs(trainer), 10)
 
 
+def test_a_trainer_whose_dvc_died_while_it_was_importing_ends_at_once(project):
+    (project / "grow.py").write_text(TRAINER)
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=subprocess.PIPE)
+    entry = {"pid": int(gone.stdout), "cmd": "dvc repro"}
+    lock = project / ".dvc/tmp/rwlock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text(json.dumps({"write": {str(project / "data/grow"): entry}, "read": {}}))
+    environment = stage_environment() | {"DVC_STAGE": "grow"}
+    done = subprocess.run([sys.executable, "grow.py"], env=environment, cwd=project, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+
+
 def _runs(pid: int) -> bool:
     import psutil
 

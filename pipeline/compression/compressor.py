@@ -60,9 +60,16 @@ class Compressor(nn.Module):
     """Masks (buffers) and log2 steps (parameters) of a model's matrices; `state_dict` is all of its state."""
 
     def __init__(
-        self, model: nn.Module, config: CompressorConfig, scales: Mapping[str, Tensor] | None = None
+        self,
+        model: nn.Module,
+        config: CompressorConfig,
+        scales: Mapping[str, Tensor] | None = None,
+        shares: Mapping[str, float] | None = None,
     ):
-        """`scales`: {matrix name: (R,)} of a model quantised before; it keeps its levels and steps."""
+        """`scales`: {matrix name: (R,)}, the steps to begin with; of a model quantised before, also its levels.
+
+        `shares`: {matrix name: final share of zeros}, where it is not the config's sparsity.
+        """
         super().__init__()
         self.config = config
         named = {n: p for n, p in model.named_parameters() if not n.startswith(config.exclude or ("\0",))}
@@ -71,6 +78,7 @@ class Compressor(nn.Module):
         self.levels = config.levels
         if scales and self.levels is None:
             self.levels = _levels_of(named, scales)
+        self.shares = dict.fromkeys(self.matrices, config.sparsity or 0.0) | dict(shares or {})
         self.masks = nn.Module()
         self.log2_steps = nn.ParameterList()
         for position, name in enumerate(self.matrices):
@@ -92,16 +100,10 @@ class Compressor(nn.Module):
         """Fraction of the training that is done, 0…1; masks follow at the next call of `weights`."""
         self.progress.fill_(min(1.0, max(0.0, fraction)))
 
-    @property
-    def ramp_over(self) -> bool:
-        """Masks are final: hidden weights get no gradient any more."""
-        return self.config.sparsity is None or float(self.progress) >= self.config.ramp_end
-
-    @property
-    def target_sparsity(self) -> float:
-        """Share of zeros that the schedule asks of every row now."""
+    def target_sparsity(self, name: str) -> float:
+        """Share of zeros that the schedule asks of every row of a matrix now."""
         schedule = sparsifier.SCHEDULES[self.config.schedule]
-        return schedule(self._draw() / self.config.mask_updates, self.config.sparsity or 0.0)
+        return schedule(self._draw() / self.config.mask_updates, self.shares[name])
 
     def weights(self, model: nn.Module) -> dict[str, Tensor]:
         """{name: effective weights} of every matrix and, once quantised, every vector; differentiable."""
@@ -168,14 +170,14 @@ class Compressor(nn.Module):
             return
         draw_mask = sparsifier.MASKS[self.config.mask]
         for position, name in enumerate(self.matrices):
-            mask_RC = draw_mask(named[name], self.target_sparsity, self.config.group_rows)
+            mask_RC = draw_mask(named[name], self.target_sparsity(name), self.config.group_rows)
             self.masks.get_buffer(str(position)).copy_(mask_RC)
         self.masks_drawn.fill_(self._draw())
 
     def _masked(self, position: int, weight_RC: Tensor) -> Tensor:
         if self.config.sparsity == 0.0:
             return weight_RC
-        return sparsifier.apply_mask(weight_RC, self.masks.get_buffer(str(position)), not self.ramp_over)
+        return weight_RC * self.masks.get_buffer(str(position))
 
     def _log2_step(self, position: int, weight_RC: Tensor) -> Tensor:
         if self.config.quantizer == "min_max":

@@ -4,6 +4,10 @@ Every row of a matrix loses the same number of weights: the four gates of an LST
 1912.00120: global saliency concentrates the survivors in a few gates) and a machine that gives a row to each
 lane stays balanced.
 `group_rows` rows may share a quota, e.g. a whole gate block.
+
+A hidden weight gets no gradient and waits with the value it had, so that it comes back only where others shrink below
+it (Zhu & Gupta 2017). With a straight-through gradient (Lin et al. 2020, arXiv 2006.07253) Adam moves hidden weights,
+which change nothing, as fast as all others, and every new mask exchanges weights that were in use.
 """
 
 import math
@@ -36,26 +40,6 @@ def random_mask(weight_RC: Tensor, sparsity: float, group_rows: int = 1) -> Tens
     generator = torch.Generator().manual_seed(weight_RC.shape[0] * 1_000_003 + weight_RC.shape[1])
     scores_RC = torch.rand(weight_RC.shape, generator=generator).to(weight_RC.device)
     return _quota_mask(scores_RC, sparsity, group_rows)
-
-
-def apply_mask(weight_RC: Tensor, mask_RC: Tensor, recoverable: bool) -> Tensor:
-    """Weights times a mask of 0 and 1. Recoverable: hidden weights still get a gradient, and may come back.
-
-    The straight-through form is Lin et al. 2020 (arXiv 2006.07253, "dynamic model pruning with feedback").
-    """
-    if recoverable:
-        return _StraightThroughMask.apply(weight_RC, mask_RC)
-    return weight_RC * mask_RC
-
-
-class _StraightThroughMask(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, weight_RC: Tensor, mask_RC: Tensor) -> Tensor:
-        return weight_RC * mask_RC
-
-    @staticmethod
-    def backward(ctx, *grads: Tensor):
-        return grads[0], None
 
 
 def _quota_mask(score_RC: Tensor, sparsity: float, group_rows: int) -> Tensor:

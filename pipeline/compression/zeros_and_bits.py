@@ -35,6 +35,13 @@ def totals(tensors: Mapping[str, Tensor]) -> dict[str, float]:
     return found
 
 
+def entropy_bits(integer_RC: Tensor) -> float:
+    """Entropy of a matrix's integers, bits a weight."""
+    counts = torch.bincount((integer_RC - integer_RC.min()).flatten()).double()
+    shares = counts[counts > 0] / integer_RC.numel()
+    return float(-(shares * shares.log2()).sum())
+
+
 def as_csv(rows: list[LayerBits]) -> str:
     lines = [f"{r.layer},{r.weights},{r.zeros:.6f},{_shown(r.entropy_bits)}" for r in rows]
     return "\n".join([",".join(LayerBits._fields), *lines]) + "\n"
@@ -48,7 +55,4 @@ def _entropy(name: str, tensors: Mapping[str, Tensor]) -> float | None:
     scale_R = tensors.get(f"{name}.scale")
     if scale_R is None or tensors[name].numel() == 0:
         return None
-    integers = (tensors[name] / scale_R[:, None]).round().long()
-    shares = torch.bincount((integers - integers.min()).flatten()).double() / integers.numel()
-    shares = shares[shares > 0]
-    return float(-(shares * shares.log2()).sum())
+    return entropy_bits((tensors[name] / scale_R[:, None]).round().long())

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 from torch import Tensor, nn
 
+from pipeline.compression import quantizers, sparsifier
+from pipeline.compression.allocation import allocate_steps, allocate_zeros
 from pipeline.compression.compressor import Compressor, CompressorConfig
 from pipeline.compression.zeros_and_bits import as_csv, layer_table, totals
 from pipeline.corpus.datamodule import SpeechDataModule
@@ -15,15 +18,25 @@ from pipeline.features.perturb import PerturbConfig
 from pipeline.models.transducer import TRAINING_ONLY
 from pipeline.training.config import TrainerConfig
 from pipeline.training.fit import TrainingRun
+from pipeline.training.objectives import objectives
 from pipeline.training.recipe import load_model, train
+from pipeline.training.sensitivity import squared_gradients
+
+SENSITIVITY_BATCHES = 150  # each costs what a step of training costs
 
 
-class Settings(Protocol):
+class Wanted(Protocol):
+    """How small the model is to become."""
+
+    sparsity: float | None
+    levels: int | None
+    bits: float | None
+
+
+class Settings(Wanted, Protocol):
     """The parameters of either stage."""
 
     seed: int
-    sparsity: float | None
-    levels: int | None
     losses: dict[str, float]
     augment: SpecAugmentConfig
     perturb: PerturbConfig
@@ -50,7 +63,12 @@ def fine_tune(
 ) -> Compressed:
     """Train the model of `tensors` on with the losses given, on its effective weights; then convert it."""
     model = load_model(model_config, tensors)
-    compressor = start_compressor(model, tensors, settings.levels, settings.sparsity)
+    sensitivities: dict[str, Tensor] = {}
+    if settings.sparsity or settings.bits is not None:
+        losses = objectives(settings.losses, has_teacher=data.targets is not None)
+        batches = islice(data.train_dataloader(), SENSITIVITY_BATCHES)
+        sensitivities = squared_gradients(model, losses, batches)
+    compressor = start_compressor(model, tensors, settings, sensitivities)
     schedule = CompressionCurves(compressor, model, name, data.count_batches(settings.trainer.epochs))
     curves, counts = train(run, model, settings, data, compressor, (schedule,))
     done = results(compressor, model, name)
@@ -58,16 +76,24 @@ def fine_tune(
 
 
 def start_compressor(
-    model: nn.Module, tensors: Mapping[str, Tensor], levels: int | None, sparsity: float | None
+    model: nn.Module, tensors: Mapping[str, Tensor], settings: Wanted, sensitivities: Mapping[str, Tensor]
 ) -> Compressor:
-    """A compressor for `model`, which holds `tensors`.
+    """A compressor for `model`, which holds `tensors`; zeros and steps where `sensitivities` say that they cost least.
 
     `sparsity` None keeps the zeros that are there. `levels` None keeps the quantiser that came with the
-    tensors (their `<name>.scale`), or float weights. Raises UserError for impossible values.
+    tensors (their `<name>.scale`), or float weights. `bits` None begins with the steps of least squared error.
+    Raises UserError for impossible values.
     """
+    config = CompressorConfig(levels=settings.levels, sparsity=settings.sparsity, exclude=TRAINING_ONLY)
     scales = {n.removesuffix(".scale"): value for n, value in tensors.items() if _is_scale(n, tensors)}
-    config = CompressorConfig(levels=levels, sparsity=sparsity, exclude=TRAINING_ONLY)
-    return Compressor(model, config, scales)
+    weights = {n: p.detach() for n, p in _compressed(dict(model.named_parameters())).items() if p.ndim == 2}
+    shares = {}
+    if settings.sparsity:
+        shares = allocate_zeros(weights, sensitivities, settings.sparsity)
+    if settings.levels is not None and settings.bits is not None:
+        kept = {n: w * sparsifier.magnitude_mask(w, shares.get(n, 0.0)) for n, w in weights.items()}
+        scales = allocate_steps(kept, sensitivities, quantizers.max_level(settings.levels), settings.bits)
+    return Compressor(model, config, scales, shares)
 
 
 class CompressionCurves(pl.Callback):
