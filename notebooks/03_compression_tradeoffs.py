@@ -17,7 +17,7 @@
 # **Question: over all runs so far, what WER does a byte buy, and which parameters moved it?**
 #
 # Everything comes from MLflow through `search_runs`: one parent run per `dvc repro` or `dvc exp run`, one child per
-# stage. Make more points with `dvc exp run -S qat.levels=15` or `make repro PRESET=joint`, then run this again.
+# stage. Make more points with `dvc exp run -S qat.bits=1.8` or `make repro PRESET=joint`, then run this again.
 
 # %%
 # %matplotlib inline

@@ -2,7 +2,7 @@
 
 Run:    dvc repro qat                                         Toy: make smoke
 Reads:  data/prepare, data/label, data/<qat.after>     Writes: data/qat
-Cost:   qat.trainer.epochs of the student's training; 15 levels and half of them zeros cost about 2.5 bits a weight
+Cost:   qat.trainer.epochs of the student's training, and 150 of its steps to see where rounding hurts
 """
 
 from pipeline.params import load_params

@@ -1,8 +1,8 @@
-"""Drive a share of every matrix's weights to zero while training on with the teacher's targets.
+"""Drive half of the weights (a parameter) to zero while training on with the teacher's targets.
 
 Run:    dvc repro sparsify                                    Toy: make smoke
 Reads:  data/prepare, data/label, data/<sparsify.after>     Writes: data/sparsify
-Cost:   sparsify.trainer.epochs of the student's training; zeros end at exactly the share asked for, in every row
+Cost:   sparsify.trainer.epochs of the student's training, and 150 of its steps to see where zeros hurt least
 """
 
 from pipeline.params import load_params
