@@ -171,6 +171,16 @@ def test_phrases_after_a_prefix_earn_nothing_elsewhere_and_the_prefix_itself_not
     assert bonuses(trie, [A, X, C, D]) == [0, 0, 0, 0, 0]
 
 
+def test_a_node_has_all_arcs_of_its_longest_suffix():
+    """Many more arcs than nodes: 20 × 39 are inherited."""
+    trie = BiasTrie.build([([A, t], 1.0) for t in range(2, 41)] + [([s, A], 1.0) for s in range(41, 61)])
+    after_A, _ = trie.step(trie.start(), A)
+    for first in range(41, 61):
+        node, _ = trie.step(trie.step(trie.start(), first)[0], A)
+        assert all(trie.step(node, t)[0] == trie.step(after_A, t)[0] != trie.start() for t in range(2, 41))
+    assert len(trie.keys_A) == 39 + 20 + 20 * 39 + 1
+
+
 def test_no_phrases_never_pay():
     trie = BiasTrie.build([])
     assert bonuses(trie, [A, 0, X]) == [0, 0, 0, 0]

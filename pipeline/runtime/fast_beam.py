@@ -21,8 +21,6 @@ from pipeline.decoding.token_lattice import TokenArc, TokenLattice
 from pipeline.runtime.fast_step import BLANK_ID, compiled, predict, product, product_many, tanh
 from pipeline.runtime.fast_weights import CONTEXT_SIZE, Matrix, SearchWeights, nameless
 
-NO_BIAS = BiasTrie.build([])
-
 
 class Trie(NamedTuple):
     """The arrays of a `BiasTrie`, as the compiled search reads them."""
@@ -58,15 +56,19 @@ class FastBeamSearch:
     bias: BiasTrie | None = None
 
     @cached_property
+    def trie(self) -> BiasTrie:
+        """The bias; without one, a trie that never pays."""
+        return self.bias or BiasTrie.build([])
+
+    @cached_property
     def nameless(self) -> tuple[tuple, tuple]:
-        bias = self.bias or NO_BIAS
         trie = (
-            bias.keys_A,
-            bias.targets_A,
-            bias.root_targets,
-            bias.credit_G,
-            bias.pending_G,
-            bias.begins_V,
+            self.trie.keys_A,
+            self.trie.targets_A,
+            self.trie.root_targets,
+            self.trie.credit_G,
+            self.trie.pending_G,
+            self.trie.begins_V,
         )
         return trie, nameless(self.weights)
 
@@ -99,8 +101,7 @@ class FastBeamSearch:
 
     def finish(self, state: FastBeamState) -> TokenLattice:
         """The lattice of all frames so far; `state` stays usable."""
-        bias = self.bias or NO_BIAS
-        return TokenLattice(state.frames, tuple(map(bias.final, state.nodes_S.tolist())))
+        return TokenLattice(state.frames, tuple(map(self.trie.final, state.nodes_S.tolist())))
 
 
 @compiled
