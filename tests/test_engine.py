@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from pipeline.decoding import trail
-from pipeline.decoding.beam import BeamConfig, BeamSearch
+from pipeline.decoding.beam import BeamSearch
 from pipeline.decoding.biasing import BiasTrie
-from pipeline.decoding.endpoint_model import EndpointModel, EndpointModelConfig
+from pipeline.decoding.endpoint_input import EndpointModelConfig
+from pipeline.decoding.endpoint_model import EndpointModel
 from pipeline.decoding.endpointer import EndpointConfig
 from pipeline.decoding.lattice import best_path, n_best
 from pipeline.decoding.lattice_format import read_lattice
+from pipeline.decoding.search import BeamConfig
 from pipeline.decoding.token_lattice import best_tokens
 from pipeline.errors import UserError
 from pipeline.features.fbank import fbank

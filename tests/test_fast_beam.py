@@ -8,9 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.decoding.beam import BeamConfig, BeamSearch
+from pipeline.decoding.beam import BeamSearch
 from pipeline.decoding.biasing import BiasTrie
-from pipeline.decoding.endpoint_model import EndpointModel, EndpointModelConfig
+from pipeline.decoding.endpoint_input import EndpointModelConfig
+from pipeline.decoding.endpoint_model import EndpointModel
+from pipeline.decoding.search import BeamConfig
 from pipeline.runtime import fast_endpoint, fast_step
 from pipeline.runtime.fast_beam import FastBeamSearch
 from pipeline.runtime.fast_weights import Matrix, weights_of

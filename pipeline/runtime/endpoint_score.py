@@ -19,7 +19,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from pipeline.decoding.endpoint_model import PAUSE_FEATURES, EndpointModel, EndpointModelConfig
+from pipeline.decoding.endpoint_input import PAUSE_FEATURES, EndpointModelConfig
+from pipeline.decoding.endpoint_model import EndpointModel
 from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig
 from pipeline.errors import UserError
 from pipeline.files import write_atomically

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.decoding.beam import Search
 from pipeline.decoding.biasing import BiasTrie
+from pipeline.decoding.search import Search
 from pipeline.errors import UserError
 from pipeline.features import fbank
 from pipeline.runtime import turn as turns

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.decoding.endpoint_model import PAUSE_FEATURES, EndpointModel
+from pipeline.decoding.endpoint_input import PAUSE_FEATURES
+from pipeline.decoding.endpoint_model import EndpointModel
 from pipeline.runtime.fast_step import compiled, sigmoid, tanh
 
 COUNTS = np.array([name in ("frames_since_token", "num_words") for name in PAUSE_FEATURES])

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from pipeline.decoding.beam import BeamConfig, BeamSearch, Search
+from pipeline.decoding.beam import BeamSearch
 from pipeline.decoding.biasing import BiasTrie
+from pipeline.decoding.search import BeamConfig, Search
 from pipeline.features import fbank
 from pipeline.runtime import fast_fbank, fast_step
 from pipeline.runtime.bundle import Packed

@@ -18,7 +18,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.corpus.shards import load_feature_matrix
-from pipeline.decoding.endpoint_model import EndpointModel, EndpointModelConfig, pause_features
+from pipeline.decoding.endpoint_input import EndpointModelConfig, pause_features
+from pipeline.decoding.endpoint_model import EndpointModel
 from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig
 from pipeline.decoding.greedy import BLANK_ID, GreedyResult, greedy
 from pipeline.decoding.word_lattice import SPACE
