@@ -118,7 +118,8 @@ def test_a_compiled_end_pointer_is_the_models(packed):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
-    weights, hidden_BH = tuple(fast_endpoint.weights_of(model)), np.zeros((3, 16), np.float32)
+    weights = tuple(fast_endpoint.weights_of(model.arrays(), model.config))
+    hidden_BH = np.zeros((3, 16), np.float32)
     pause_TBD = 20 * np.random.default_rng(0).random((30, 3, 4), np.float32)
     encoded_TBD = np.stack([encoded(3, seed) for seed in range(30)])
     with torch.no_grad():

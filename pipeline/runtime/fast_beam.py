@@ -17,9 +17,10 @@ import numpy as np
 
 from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.search import BeamConfig
-from pipeline.decoding.token_lattice import TokenArc, TokenLattice
-from pipeline.runtime.fast_step import BLANK_ID, compiled, predict, product, product_many, tanh
-from pipeline.runtime.fast_weights import CONTEXT_SIZE, Matrix, SearchWeights, nameless
+from pipeline.decoding.token_lattice import BLANK_ID, TokenArc, TokenLattice
+from pipeline.runtime.fast_step import compiled, predict, product, product_many, tanh
+from pipeline.runtime.fast_weights import Matrix, SearchWeights, nameless
+from pipeline.runtime.tensors import CONTEXT_SIZE
 
 NO_BIAS = BiasTrie.build([])
 

@@ -40,7 +40,8 @@ from pipeline.models.transducer import Transducer
 from pipeline.runtime.bundle import Packed
 from pipeline.runtime.endpoint_score import Endpointer, ModelScore
 from pipeline.runtime.engine import Engine
-from pipeline.runtime.recognise import FRAME_S
+from pipeline.runtime.fast_endpoint import weights_of
+from pipeline.runtime.frames import FRAME_S
 
 BATCH = 32
 PEAK_LR = 1e-2
@@ -76,7 +77,8 @@ def with_chosen_thresholds(
     Where none keeps `max_early_cut`, as with a recogniser that hears next to nothing, the defaults stand and stderr
     says so.
     """
-    engine = Engine(packed, endpointer=Endpointer(ModelScore(model), EndpointConfig()))
+    score = ModelScore(weights_of(model.arrays(), model.config))
+    engine = Engine(packed, endpointer=Endpointer(score, EndpointConfig()))
     recordings = [with_silence(cut.load_audio()[0], speech_end_s(cut), silence_s) for cut in cuts]
     found, config = tracks(engine, recordings, cuts), engine.endpointer.config
     try:
