@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.decoding.beam import BeamConfig, BeamSearch
+from pipeline.decoding.beam import BeamSearch
 from pipeline.decoding.biasing import MAX_TOKEN, BiasGroup, BiasTrie
+from pipeline.decoding.search import BeamConfig
 from pipeline.errors import UserError
 from pipeline.evaluation import biased_wer, intervals, wer
 from tests.reference_biasing import earned, with_prefixes

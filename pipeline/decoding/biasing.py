@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.decoding.bias_machine import build_machine
-from pipeline.decoding.greedy import BLANK_ID
+from pipeline.decoding.token_lattice import BLANK_ID
 from pipeline.errors import UserError
 
 MAX_TOKEN = 2**20  # a table as long as the largest token is kept

@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.decoding.beam import BeamConfig
 from pipeline.decoding.biasing import BiasTrie
-from pipeline.decoding.token_lattice import TokenArc, TokenLattice
-from pipeline.runtime.fast_step import BLANK_ID, compiled, predict, product, product_many, tanh
-from pipeline.runtime.fast_weights import CONTEXT_SIZE, Matrix, SearchWeights, nameless
+from pipeline.decoding.search import BeamConfig
+from pipeline.decoding.token_lattice import BLANK_ID, TokenArc, TokenLattice
+from pipeline.runtime.fast_step import compiled, predict, product, product_many, tanh
+from pipeline.runtime.fast_weights import Matrix, SearchWeights, nameless
+from pipeline.runtime.tensors import CONTEXT_SIZE
 
 
 class Trie(NamedTuple):
