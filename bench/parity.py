@@ -59,10 +59,7 @@ def open_engines(path: Path, folder: Path) -> dict[str, Hear]:
     packed, fast = load_packed(path), FastRecogniser(load_fast(path))
     export(packed.model, packed.tokenizer, folder / "fp32", CHUNK_MS)
     sherpa.quantise(folder / "fp32", folder / "int8")
-    peers = {
-        name: sherpa.open_recogniser(folder / name, packed.fbank_config.num_mel_bins)
-        for name in ("fp32", "int8")
-    }
+    peers = {name: sherpa.open_recogniser(folder / name, packed.num_mel_bins) for name in ("fp32", "int8")}
     return {
         "reference": lambda samples_S: transcribe(packed, samples_S).text,
         "engine": lambda samples_S: fast.text(fast.finish(fast.accept(samples_S, fast.stream()))),

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.decoding.beam import BeamConfig, BeamSearch
+from pipeline.decoding.beam import BeamSearch
 from pipeline.decoding.biasing import MAX_TOKEN, BiasGroup, BiasTrie
+from pipeline.decoding.search import BeamConfig
 from pipeline.errors import UserError
 from pipeline.evaluation import biased_wer, intervals, wer
 from tests.reference_biasing import earned, with_prefixes
@@ -169,6 +170,16 @@ def test_phrases_after_a_prefix_earn_nothing_elsewhere_and_the_prefix_itself_not
     assert bonuses(trie, [X, A, B, C, D]) == [0, 0, 0, 1, 1, 0]
     assert bonuses(trie, [A, B, C, A, C]) == [0, 0, 1, -1, 1, -1]
     assert bonuses(trie, [A, X, C, D]) == [0, 0, 0, 0, 0]
+
+
+def test_a_node_has_all_arcs_of_its_longest_suffix():
+    """Many more arcs than nodes: 20 × 39 are inherited."""
+    trie = BiasTrie.build([([A, t], 1.0) for t in range(2, 41)] + [([s, A], 1.0) for s in range(41, 61)])
+    after_A, _ = trie.step(trie.start(), A)
+    for first in range(41, 61):
+        node, _ = trie.step(trie.step(trie.start(), first)[0], A)
+        assert all(trie.step(node, t)[0] == trie.step(after_A, t)[0] != trie.start() for t in range(2, 41))
+    assert len(trie.keys_A) == 39 + 20 + 20 * 39 + 1
 
 
 def test_no_phrases_never_pay():

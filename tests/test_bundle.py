@@ -18,7 +18,8 @@ from pipeline.decoding.greedy import greedy
 from pipeline.errors import UserError
 from pipeline.features.fbank import FbankConfig, fbank
 from pipeline.models.transducer import build_transducer
-from pipeline.runtime.bundle import load_packed, write_packed
+from pipeline.runtime.bundle import load_packed
+from pipeline.runtime.bundle_model import write_packed
 from pipeline.runtime.recognise import transcribe
 from pipeline.runtime.recogniser import Recogniser
 
@@ -101,7 +102,7 @@ def test_loading_draws_no_random_numbers(packed_file):
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    load_packed(packed_file[0])
+    assert load_packed(packed_file[0]).model
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -200,6 +201,7 @@ def test_a_damaged_file_is_one_clear_error(packed_file, tmp_path):
         {"model": {**model_config(num_layers=3)}},
         {"model": "lstm"},
         {"features": {"num_mel_bins": 16, "extra": 1}},
+        {"features": {"num_mel_bins": 17}},
         {"features": None},
     ],
 )
@@ -209,6 +211,17 @@ def test_a_header_that_fits_no_model_is_one_clear_error(packed_file, tmp_path, c
     path.write_bytes(packed_format.pack(dataclasses.replace(contents, info={**contents.info, **change})))
     with pytest.raises(UserError, match="forged.sotto: section header"):
         load_packed(path)
+
+
+def test_a_setting_that_only_torch_knows_is_one_clear_error_of_the_model(packed_file, tmp_path):
+    contents = packed_format.unpack(packed_file[0].read_bytes(), "x")
+    model = model_config()
+    info = {**contents.info, "model": {**model, "encoder": {**model["encoder"], "dropout": "much"}}}
+    path = tmp_path / "forged.sotto"
+    path.write_bytes(packed_format.pack(dataclasses.replace(contents, info=info)))
+    packed = load_packed(path)
+    with pytest.raises(UserError, match="forged.sotto: section header"):
+        _ = packed.model
 
 
 @pytest.mark.parametrize(

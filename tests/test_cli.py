@@ -19,7 +19,8 @@ from pipeline.features.fbank import FbankConfig
 from pipeline.models.transducer import build_transducer
 from pipeline.runtime import recognise
 from pipeline.runtime.audio import read_audio
-from pipeline.runtime.bundle import load_packed, write_packed
+from pipeline.runtime.bundle import load_packed
+from pipeline.runtime.bundle_model import write_packed
 
 TEXTS = ["call mum", "turn on the kitchen lamp", "play some music", "set a timer for ten minutes"] * 8
 

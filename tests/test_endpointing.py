@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pipeline.decoding.endpoint_model import EndpointModel, EndpointModelConfig, pause_features
+from pipeline.decoding.endpoint_input import EndpointModelConfig, pause_features
+from pipeline.decoding.endpoint_model import EndpointModel
 from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig, initial_state, step
 from pipeline.errors import UserError
 from pipeline.runtime.events import FinalEnd, Partial, Revise, SpeculativeEnd, events_of

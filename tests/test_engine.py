@@ -9,14 +9,19 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
+from pipeline.compression.packed_format import Coded
 from pipeline.decoding import trail
-from pipeline.decoding.beam import BeamConfig, BeamSearch
+from pipeline.decoding.beam import BeamSearch
 from pipeline.decoding.biasing import BiasTrie
-from pipeline.decoding.endpoint_model import EndpointModel, EndpointModelConfig
+from pipeline.decoding.endpoint_input import EndpointModelConfig
+from pipeline.decoding.endpoint_model import EndpointModel
 from pipeline.decoding.endpointer import EndpointConfig
 from pipeline.decoding.lattice import best_path, n_best
 from pipeline.decoding.lattice_format import read_lattice
+from pipeline.decoding.search import BeamConfig
 from pipeline.decoding.token_lattice import best_tokens
 from pipeline.errors import UserError
 from pipeline.features.fbank import fbank
@@ -33,9 +38,10 @@ from pipeline.runtime.endpoint_score import (
 )
 from pipeline.runtime.engine import Engine, EngineConfig
 from pipeline.runtime.events import FinalEnd, Partial, Revise, SpeculativeEnd
-from pipeline.runtime.kernels import FastKernels, TorchKernels
+from pipeline.runtime.kernels import FastKernels
 from pipeline.runtime.recogniser import Recogniser
 from pipeline.runtime.speculation import Ledger, deliver
+from pipeline.runtime.torch_kernels import TorchKernels
 from tests.tiny_model import noise, tiny_packed, write_tiny
 
 THRESHOLDS = EndpointConfig(0.55, 0.8, hysteresis=0.1, max_silence_ms=800, max_speculations=3)
@@ -151,7 +157,10 @@ def test_compiled_and_torch_kernels_say_the_same(packed, seed):
 
 def test_what_is_not_compiled_goes_by_torch(packed, tmp_path):
     assert isinstance(Engine(tiny_packed(tmp_path, "emformer")).kernels, TorchKernels)
-    assert isinstance(Engine(dataclasses.replace(packed, contents=None)).kernels, TorchKernels)
+    contents, name = packed.contents, "joiner.output.weight"
+    wide = Coded(128 * contents.coded[name].integers, contents.coded[name].scale_index)
+    contents = dataclasses.replace(contents, coded={**contents.coded, name: wide})
+    assert isinstance(Engine(dataclasses.replace(packed, contents=contents)).kernels, TorchKernels)
 
 
 def test_state_goes_in_and_out(engine):
@@ -410,6 +419,10 @@ def test_an_endpointer_file_comes_back_and_belongs_to_its_recogniser(tmp_path):
         scores.append(score)
     assert np.allclose(scores, whole_T, atol=1e-6)
     assert isinstance(found.score, ModelScore)
+    forged = {**model.arrays(), "bias_ih": np.zeros(47, np.float32)}
+    save_file(forged, tmp_path / "forged", safe_open(file, "np").metadata())
+    with pytest.raises(UserError, match="no end-pointer file"):
+        load_endpointer(tmp_path / "forged")
     write_endpointer(file, model, THRESHOLDS, "another")
     assert find_endpointer(recogniser) is RULE
     with pytest.raises(UserError, match="another recogniser"):

@@ -13,7 +13,8 @@ from pipeline import cli
 from pipeline.errors import UserError
 from pipeline.evaluation import sherpa
 from pipeline.models.transducer import build_transducer
-from pipeline.runtime.bundle import load_packed, write_packed
+from pipeline.runtime.bundle import load_packed
+from pipeline.runtime.bundle_model import write_packed
 from pipeline.runtime.export import FILES, export
 from pipeline.runtime.recognise import transcribe
 from pipeline.tracking.handoff import write_handoff

@@ -8,9 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.decoding.beam import BeamConfig, BeamSearch
+from pipeline.decoding.beam import BeamSearch
 from pipeline.decoding.biasing import BiasTrie
-from pipeline.decoding.endpoint_model import EndpointModel, EndpointModelConfig
+from pipeline.decoding.endpoint_input import EndpointModelConfig
+from pipeline.decoding.endpoint_model import EndpointModel
+from pipeline.decoding.search import BeamConfig
 from pipeline.runtime import fast_endpoint, fast_step
 from pipeline.runtime.fast_beam import FastBeamSearch
 from pipeline.runtime.fast_weights import Matrix, weights_of
@@ -116,7 +118,8 @@ def test_a_compiled_end_pointer_is_the_models(packed):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
-    weights, hidden_BH = tuple(fast_endpoint.weights_of(model)), np.zeros((3, 16), np.float32)
+    weights = tuple(fast_endpoint.weights_of(model.arrays(), model.config))
+    hidden_BH = np.zeros((3, 16), np.float32)
     pause_TBD = 20 * np.random.default_rng(0).random((30, 3, 4), np.float32)
     encoded_TBD = np.stack([encoded(3, seed) for seed in range(30)])
     with torch.no_grad():

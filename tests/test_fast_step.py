@@ -16,7 +16,8 @@ from pipeline.errors import UserError
 from pipeline.features.fbank import fbank
 from pipeline.features.fbank import num_frames as frames_of
 from pipeline.runtime import fast_fbank, fast_step, fast_weights
-from pipeline.runtime.bundle import load_packed, write_packed
+from pipeline.runtime.bundle import load_packed
+from pipeline.runtime.bundle_model import write_packed
 from pipeline.runtime.fast_recogniser import FastRecogniser
 from pipeline.runtime.fast_weights import load_fast
 from pipeline.runtime.recogniser import Recogniser

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.decoding.beam import BeamConfig, BeamSearch
+from pipeline.decoding.beam import BeamSearch
 from pipeline.decoding.greedy import greedy
 from pipeline.decoding.lattice import (
     Arc,
@@ -27,6 +27,7 @@ from pipeline.decoding.lattice import (
 from pipeline.decoding.lattice_export import to_htk_slf, to_kaldi_compact, to_svg
 from pipeline.decoding.lattice_format import read_lattice, write_lattice
 from pipeline.decoding.oracle import oracle
+from pipeline.decoding.search import BeamConfig
 from pipeline.decoding.token_lattice import best_tokens
 from pipeline.decoding.word_lattice import to_words
 from pipeline.errors import UserError

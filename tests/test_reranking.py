@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from random import Random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,13 +37,11 @@ from pipeline.evaluation.reranking import (
     utterance_tables,
     wire_metrics,
 )
-from pipeline.features.fbank import FbankConfig
 from pipeline.language.config import LanguageModelConfig
 from pipeline.language.intents import train_intents
 from pipeline.language.neural import LanguageModel
 from pipeline.language.storage import Language, card_of, tensors_of
 from pipeline.models.transducer import build_transducer
-from pipeline.runtime.bundle import Packed
 from tests import reference_rescoring as slow
 from tests.reference_wer import edit_distance
 
@@ -72,7 +71,7 @@ def parts():
 @pytest.fixture(scope="module")
 def reranker(parts):
     tokenizer, language_model, transducer = parts
-    packed = Packed(transducer, tokenizer, FbankConfig(num_mel_bins=8), {}, {})
+    packed = SimpleNamespace(model=transducer, tokenizer=tokenizer)  # of a `Packed`, what it needs
     language = Language(language_model, train_intents(EXAMPLES), tokenizer.hash)
     return Reranker(language, packed, Weights(0.8, 0.3, 0.5), num_paths=200)
 

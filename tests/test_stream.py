@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pipeline.decoding import trail
-from pipeline.decoding.beam import BeamConfig, BeamSearch
+from pipeline.decoding.beam import BeamSearch
 from pipeline.decoding.greedy import greedy
+from pipeline.decoding.search import BeamConfig
 from pipeline.evaluation import bias_lists, bias_metrics, streams
 from pipeline.evaluation.endpoint_metrics import endpoint_metrics
 from pipeline.evaluation.endpointing import Outcome

@@ -10,7 +10,8 @@ from pipeline.compression.compressor import Compressor, CompressorConfig
 from pipeline.corpus.tokenizer import Tokenizer, train_tokenizer
 from pipeline.features.fbank import FbankConfig
 from pipeline.models.transducer import build_transducer
-from pipeline.runtime.bundle import Packed, load_packed, write_packed
+from pipeline.runtime.bundle import Packed, load_packed
+from pipeline.runtime.bundle_model import write_packed
 
 WORDS = "turn on the light in kitchen play some jazz call anna set a timer for ten minutes what is".split()
 BLANK_BONUS = 3.0  # nats for blank, so that words take their time

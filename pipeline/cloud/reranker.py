@@ -36,6 +36,7 @@ class Reranker:
             raise UserError(
                 "the language model has another tokenizer than the recogniser; take both from one run"
             )
+        _ = self.packed.model  # built at the first use; no request should wait for it
 
     @property
     def words(self) -> list[str]:

@@ -14,43 +14,19 @@ computed at a time, so that results do not depend, to the last bit, on how the f
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.decoding.biasing import BiasTrie
+from pipeline.decoding.search import BeamConfig, Bias
 from pipeline.decoding.token_lattice import BLANK_ID, TokenArc, TokenLattice
 from pipeline.models.predictor import CONTEXT_SIZE
 from pipeline.models.transducer import Transducer
 
 MAX_CACHED = 4096  # predictor outputs and bias rows that a stream remembers
-
-
-class Bias(Protocol):
-    """Credit for tokens, a walk over nodes (hashable, equal nodes have equal futures); bonuses in nats.
-
-    Blank neither moves nor earns. `final` takes back credit for phrases that the end cut off.
-    """
-
-    def start(self) -> Any: ...
-
-    def step(self, node: Any, token: int) -> tuple[Any, float]: ...
-
-    def final(self, node: Any) -> float: ...
-
-
-@dataclass(frozen=True)
-class BeamConfig:
-    """`num_states`: kept after a frame; `beam`: nats below the best beyond which states and arcs are dropped."""
-
-    num_states: int = 8
-    beam: float = 10.0
-
-    def __post_init__(self):
-        if self.num_states < 1 or not self.beam >= 0:
-            raise ValueError("num_states must be at least 1, and beam no negative number")
 
 
 class Key(NamedTuple):
@@ -76,21 +52,6 @@ class BeamState:
     frames: tuple[tuple[TokenArc, ...], ...] = ()
     predicted: Mapping[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
     biased: Mapping[Hashable, BiasRow] = field(default_factory=dict, repr=False)
-
-
-class Search(Protocol):
-    """A beam search over encoder frames (T, D). Its states tell `frames`: the arcs of each, best first."""
-
-    @property
-    def bias(self) -> Bias | None: ...
-
-    def initial(self) -> Any: ...
-
-    def advance(self, state: Any, encoded_TD: Any) -> Any: ...
-
-    def best_state(self, state: Any) -> int: ...
-
-    def finish(self, state: Any) -> TokenLattice: ...
 
 
 @dataclass(frozen=True)

@@ -16,23 +16,24 @@ node holds a credit that the next step takes back, as a difference of potentials
 half-way nets 0. A phrase that ends within a word ("an" of "anna") is left half-way too. Bonuses are natural-log
 units if the scores are.
 
-Shapes: Q phrases, L tokens of the longest, G nodes (0 is the root, then level by level), A arcs, K hypotheses.
+Shapes: Q phrases, X tokens of all of them, G nodes (0 is the root, then level by level), A arcs, K hypotheses.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.decoding.greedy import BLANK_ID
+from pipeline.decoding.bias_machine import build_machine
+from pipeline.decoding.token_lattice import BLANK_ID
 from pipeline.errors import UserError
 
 MAX_TOKEN = 2**20  # a table as long as the largest token is kept
 _ROOT = 0
 Array = np.ndarray
 EVERY_TOKEN: np.ndarray = np.ones(1, bool)  # `begins_V` where any token may follow a phrase
-_NO_ARC = np.iinfo(np.int64).max  # after the last key, so that every search ends on a key
 
 Tokens = Sequence[int]
 
@@ -43,6 +44,22 @@ class BiasGroup:
 
     phrases: Sequence[tuple[Tokens, float]]
     prefixes: Sequence[Tokens] = ()
+
+
+class _Phrases(NamedTuple):
+    """Tokens of all phrases, one phrase after the other; how many each has; its score; its tokens that earn nothing."""
+
+    tokens_X: Array
+    lengths_Q: Array
+    scores_Q: Array
+    free_Q: Array
+
+    def after(self, prefix: Tokens) -> "_Phrases":
+        """Each phrase behind an activation prefix."""
+        starts_Q = self.lengths_Q.cumsum() - self.lengths_Q
+        places = np.repeat(starts_Q, len(prefix))
+        tokens_X = np.insert(self.tokens_X, places, np.tile(prefix, len(starts_Q)))
+        return _Phrases(tokens_X, self.lengths_Q + len(prefix), self.scores_Q, self.free_Q + len(prefix))
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,20 +101,14 @@ class BiasTrie:
 
         A group has as many nodes as all its phrases after all its prefixes would have. Raises as `build`.
         """
-        sequences: list[Tokens] = []
-        scores: list[float] = []
-        free: list[int] = []  # tokens of the activation prefix, which earn nothing
+        lists = [_checked([], [], "bias phrase")]
         for group in groups:
             prefixes = [list(prefix) for prefix in group.prefixes]
-            _check(prefixes, [0.0] * len(prefixes), "activation prefix")
-            group_scores = [score for _, score in group.phrases]
-            phrases = [tokens for tokens, _ in group.phrases]
-            _check(phrases, group_scores, "bias phrase")
-            for prefix in prefixes or [[]]:
-                sequences += [[*prefix, *tokens] for tokens in phrases] if prefix else phrases
-                scores += group_scores
-                free += [len(prefix)] * len(phrases)
-        return _build(sequences, np.array(scores, dtype=float), np.array(free, dtype=np.int64), begins_V)
+            _checked(prefixes, [0.0] * len(prefixes), "activation prefix")
+            scores = [score for _, score in group.phrases]
+            phrases = _checked([tokens for tokens, _ in group.phrases], scores, "bias phrase")
+            lists += [phrases.after(prefix) for prefix in prefixes] if prefixes else [phrases]
+        return cls(*build_machine(*map(np.concatenate, zip(*lists, strict=True)), begins_V), begins_V)
 
     @property
     def num_nodes(self) -> int:
@@ -135,10 +146,8 @@ class BiasTrie:
         return float(self.pending_G[node] - self.credit_G[node])
 
 
-def _check(sequences: Sequence[Tokens], scores: Sequence[float], what: str) -> None:
-    """UserError for the first of `sequences` that cannot be boosted; `what` names them in the message."""
-    if not sequences:
-        return
+def _checked(sequences: Sequence[Tokens], scores: Sequence[float], what: str) -> _Phrases:
+    """`sequences` with their scores; UserError, naming them `what`, for the first that cannot be boosted."""
     lengths_Q = np.fromiter(map(len, sequences), np.int64, len(sequences))
     if not lengths_Q.all():
         raise UserError(f"{what} {int(lengths_Q.argmin())} is empty; it needs at least one token")
@@ -147,14 +156,15 @@ def _check(sequences: Sequence[Tokens], scores: Sequence[float], what: str) -> N
     if wrong_Q.any():
         index = int(wrong_Q.argmax())
         raise UserError(f"{what} {index} has score {scores[index]}; a score is a finite number, 0 or more")
-    flat = np.fromiter(chain.from_iterable(sequences), np.int64, int(lengths_Q.sum()))
-    wrong = (flat <= BLANK_ID) | (flat >= MAX_TOKEN)
-    if wrong.any():
-        place = int(wrong.argmax())
+    tokens_X = np.fromiter(chain.from_iterable(sequences), np.int64, int(lengths_Q.sum()))
+    wrong_X = (tokens_X <= BLANK_ID) | (tokens_X >= MAX_TOKEN)
+    if wrong_X.any():
+        place = int(wrong_X.argmax())
         index = int(np.searchsorted(lengths_Q.cumsum(), place, side="right"))
         raise UserError(
-            f"{what} {index} has token {flat[place]}; tokens are {BLANK_ID + 1} to {MAX_TOKEN - 1}, without blank"
+            f"{what} {index} has token {tokens_X[place]}; tokens are {BLANK_ID + 1} to {MAX_TOKEN - 1}, without blank"
         )
+    return _Phrases(tokens_X, lengths_Q, scores_Q, np.zeros_like(lengths_Q))
 
 
 def _follow(keys_A: Array, targets_A: Array, root_targets: Array, nodes: Array, tokens: Array) -> Array:
@@ -164,91 +174,3 @@ def _follow(keys_A: Array, targets_A: Array, root_targets: Array, nodes: Array, 
     keys = nodes * np.int64(stride) + tokens
     arcs = keys_A.searchsorted(keys)
     return np.where(keys_A[arcs] == keys, targets_A[arcs], root_targets[tokens])
-
-
-def _build(sequences: Sequence[Tokens], scores_Q: Array, free_Q: Array, begins_V: Array) -> BiasTrie:
-    """Level by level, all phrases at once and in the order of their tokens: neighbours share a node or begin a new one.
-    The nodes of a level need only shorter ones.
-
-    All arcs of a node are those of its failure node unless it has its own, so a step never walks a failure chain. The
-    root's arcs are left out everywhere, which keeps the table near the size of the trie.
-    """
-    lengths_Q = np.fromiter(map(len, sequences), np.int64, len(sequences))
-    longest = int(lengths_Q.max(initial=0))
-    tokens_QL: Array = np.zeros((len(sequences), longest), np.int64)
-    inside_QL = np.arange(longest) < lengths_Q[:, None]
-    tokens_QL[inside_QL] = np.fromiter(chain.from_iterable(sequences), np.int64, int(lengths_Q.sum()))
-    if longest:
-        order_Q = np.lexsort(tokens_QL.T[::-1])
-        tokens_QL, inside_QL = tokens_QL[order_Q], inside_QL[order_Q]
-        lengths_Q, scores_Q, free_Q = lengths_Q[order_Q], scores_Q[order_Q], free_Q[order_Q]
-    stride = int(tokens_QL.max(initial=0)) + 2
-    root_targets: Array = np.zeros(stride, np.int64)
-    keys, targets = np.array([_NO_ARC]), np.array([_ROOT])
-    fail: Array = np.zeros(1, np.int64)
-    credit, pending, earned = np.zeros(1), np.zeros(1), np.zeros(1)
-    level = np.array([_ROOT])
-    held_Q: Array = np.zeros(len(sequences), np.int64)
-    for depth in range(longest):
-        active = np.flatnonzero(inside_QL[:, depth])
-        held, read = held_Q[active], tokens_QL[active, depth]
-        new: Array = np.ones(len(active), bool)
-        new[1:] = (held[1:] != held[:-1]) | (read[1:] != read[:-1])
-        firsts = np.flatnonzero(new)
-        parents, tokens = held[firsts], read[firsts]
-        own_keys = parents * stride + tokens
-        nodes: Array = len(fail) + np.arange(len(firsts))
-        held_Q[active] = len(fail) - 1 + new.cumsum()
-
-        lent_Q = scores_Q[active] * np.maximum(0, depth + 1 - free_Q[active])
-        ends = lengths_Q[active] == depth + 1
-        promised = np.maximum.reduceat(lent_Q, firsts)
-        worth = np.maximum.reduceat(np.where(ends, lent_Q, -np.inf), firsts)
-        failures: Array
-        if depth == 0:
-            root_targets[tokens] = nodes
-            failures = np.zeros(len(nodes), np.int64)
-        else:
-            failures = _follow(keys, targets, root_targets, fail[parents], tokens)
-            keys, targets = _add_rows(keys, targets, stride, level, fail[level], own_keys, nodes)
-        begins = begins_V[np.minimum(tokens, len(begins_V) - 1)]
-        before = earned[parents] + np.where(begins, pending[parents], 0.0)
-        gains = np.maximum(pending[failures], worth - before)
-        fail, pending = np.concatenate([fail, failures]), np.concatenate([pending, gains])
-        earned = np.concatenate([earned, before])
-        credit = np.concatenate([credit, np.maximum(np.maximum(0.0, promised - before), gains)])
-        level = nodes
-    # The deepest nodes have no children, but a longest suffix may go on.
-    no_arcs: Array = np.zeros(0, np.int64)
-    keys, targets = _add_rows(keys, targets, stride, level, fail[level], no_arcs, no_arcs)
-    return BiasTrie(keys, targets, root_targets, credit, pending, begins_V)
-
-
-def _add_rows(
-    keys_A: Array,
-    targets_A: Array,
-    stride: int,
-    nodes: Array,
-    failures: Array,
-    own_keys: Array,
-    own_targets: Array,
-) -> tuple[Array, Array]:
-    """Append the arcs of a level's `nodes`: their own, and those of their failure nodes (the root's left out)."""
-    heirs = np.flatnonzero(failures)  # few: most nodes fail to the root
-    nodes, failures = nodes[heirs], failures[heirs]
-    first = keys_A.searchsorted(failures * stride)
-    counts = keys_A.searchsorted((failures + 1) * stride) - first
-    before = counts.cumsum() - counts
-    arcs = np.repeat(first - before, counts) + np.arange(counts.sum())
-    inherited = keys_A[arcs] + np.repeat((nodes - failures) * stride, counts)
-    keys = np.concatenate([own_keys, inherited])
-    order = keys.argsort(kind="stable")
-    keys = keys[order]
-    distinct: Array = np.ones(len(keys), bool)
-    distinct[1:] = keys[1:] != keys[:-1]  # the first of equal keys: a node's own arc
-    keys, chosen = keys[distinct], order[distinct]
-    targets = np.concatenate([own_targets, targets_A[arcs]])[chosen]
-    return (
-        np.concatenate([keys_A[:-1], keys, [_NO_ARC]]),
-        np.concatenate([targets_A[:-1], targets, [_ROOT]]),
-    )

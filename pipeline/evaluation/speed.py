@@ -73,7 +73,7 @@ def prepare(
     for index, samples_S in enumerate(recordings):
         samples_S.astype(np.float32).tofile(folder / f"{index:05}.f32")
     paths = [path and str(Path(path).absolute()) for path in (model, endpointer)]
-    (folder / "model.json").write_text(json.dumps([*paths, packed.fbank_config.num_mel_bins]))
+    (folder / "model.json").write_text(json.dumps([*paths, packed.num_mel_bins]))
     return sum(map(len, recordings)) / (1000 * SAMPLES_PER_MS)
 
 

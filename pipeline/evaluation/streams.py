@@ -7,10 +7,9 @@ background behind it, so that the slowest end-pointer has time to decide.
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lhotse.cut import MonoCut
 
 from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig
@@ -19,7 +18,10 @@ from pipeline.evaluation.thresholds import Track
 from pipeline.runtime.endpoint_score import Endpointer, Score
 from pipeline.runtime.engine import Engine
 from pipeline.runtime.events import Event, FinalEnd, Revise, SpeculativeEnd
-from pipeline.runtime.recognise import FRAME_S
+from pipeline.runtime.frames import FRAME_S
+
+if TYPE_CHECKING:
+    from lhotse.cut import MonoCut
 
 STEP_S = 0.01  # of loudness: a feature frame
 BACKGROUND_STEPS = 10
@@ -27,12 +29,12 @@ NEVER = EndpointConfig(1.0, 1.0, max_silence_ms=1e12, max_speculations=0)
 BATCH = 16
 
 
-def speech_end_s(cut: MonoCut) -> float:
+def speech_end_s(cut: "MonoCut") -> float:
     """When the last word ended; the end of the recording where its corpus does not say."""
     return float((cut.supervisions[0].custom or {}).get("speech_end_s") or cut.duration)
 
 
-def wake_end_s(cut: MonoCut) -> float:
+def wake_end_s(cut: "MonoCut") -> float:
     return float((cut.supervisions[0].custom or {}).get("wake_word_end_s") or 0.0)
 
 
@@ -73,7 +75,7 @@ def with_silence(samples_S: np.ndarray, end_s: float, silence_s: float) -> np.nd
 
 
 def left_open(
-    recordings: Sequence[np.ndarray], cuts: Sequence[MonoCut], silence_s: float
+    recordings: Sequence[np.ndarray], cuts: Sequence["MonoCut"], silence_s: float
 ) -> list[np.ndarray]:
     """Each recording as a microphone would go on: `silence_s` more of its background."""
     pairs = zip(recordings, cuts, strict=True)
@@ -121,7 +123,7 @@ def never_ending(engine: Engine, score: Score) -> Engine:
     return Engine(engine.packed, config, Endpointer(Recording(score), NEVER))
 
 
-def tracks(engine: Engine, recordings: Sequence[np.ndarray], cuts: Sequence[MonoCut]) -> list[Track]:
+def tracks(engine: Engine, recordings: Sequence[np.ndarray], cuts: Sequence["MonoCut"]) -> list[Track]:
     """What the end-pointer's thresholds are chosen on: score and changes of words in every frame."""
     found: dict[int, Track] = {}
     starts = [wake_end_s(cut) for cut in cuts]

@@ -13,17 +13,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.numpy import save
 
-from pipeline.decoding.endpoint_model import PAUSE_FEATURES, EndpointModel, EndpointModelConfig
+from pipeline.decoding.endpoint_input import PAUSE_FEATURES, EndpointModelConfig
 from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
 from pipeline.runtime import fast_endpoint
+from pipeline.runtime.fast_endpoint import EndpointWeights
+
+if TYPE_CHECKING:
+    from pipeline.decoding.endpoint_model import EndpointModel
 
 NAME = "endpointer.safetensors"
 FRAMES_SINCE_TOKEN, HAS_WORDS = PAUSE_FEATURES.index("frames_since_token"), PAUSE_FEATURES.index("has_words")
@@ -57,21 +61,21 @@ class RuleScore:
 
 @dataclass(frozen=True)
 class ModelScore:
-    """The trained model's probability, compiled (as it stands at the first use); a hidden state is its GRU's (H,)."""
+    """A trained model's probability, compiled; a hidden state is its GRU's (H,)."""
 
-    model: EndpointModel
+    weights: EndpointWeights
 
     @cached_property
-    def weights(self) -> tuple[np.ndarray, ...]:
-        return tuple(fast_endpoint.weights_of(self.model))
+    def nameless(self) -> tuple[np.ndarray, ...]:
+        return tuple(self.weights)
 
     def initial(self) -> np.ndarray:
-        return np.zeros(self.model.config.width, np.float32)
+        return np.zeros(len(self.weights.output_H), np.float32)
 
     def __call__(
         self, encoded_BD: np.ndarray, pause_BD: np.ndarray, hidden: Sequence[np.ndarray]
     ) -> tuple[list[float], list[np.ndarray]]:
-        score_B, hidden_BH = fast_endpoint.score(encoded_BD, pause_BD, np.array(hidden), self.weights)
+        score_B, hidden_BH = fast_endpoint.score(encoded_BD, pause_BD, np.array(hidden), self.nameless)
         # Copies, or a stream would hold on to the memory of all that went with it.
         return score_B.tolist(), [hidden_H.copy() for hidden_H in hidden_BH]
 
@@ -88,12 +92,11 @@ RULE = Endpointer(RuleScore(), EndpointConfig(speculative_threshold=0.6, final_t
 
 
 def write_endpointer(
-    path: str | Path, model: EndpointModel, config: EndpointConfig, recogniser: str = ""
+    path: str | Path, model: "EndpointModel", config: EndpointConfig, recogniser: str = ""
 ) -> None:
     """Weights, sizes and thresholds as one safetensors file; `recogniser`: digest of the packed file it belongs to."""
     described = {"model": asdict(model.config), "thresholds": asdict(config), "recogniser": recogniser}
-    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(Path(path), save(tensors, {"endpointer": json.dumps(described, sort_keys=True)}))
+    write_atomically(Path(path), save(model.arrays(), {"endpointer": json.dumps(described, sort_keys=True)}))
 
 
 def load_endpointer(path: str | Path, recogniser: str | None = None) -> Endpointer:
@@ -101,17 +104,16 @@ def load_endpointer(path: str | Path, recogniser: str | None = None) -> Endpoint
     given: its encoder's outputs mean something else.
     """
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(path), framework="np") as file:
             described = json.loads((file.metadata() or {})["endpointer"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        model = EndpointModel(EndpointModelConfig(**described["model"]))
-        model.load_state_dict(tensors)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        weights = fast_endpoint.weights_of(arrays, EndpointModelConfig(**described["model"]))
         config = EndpointConfig(**described["thresholds"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: is no end-pointer file; `dvc repro stream` writes one") from error
     if recogniser is not None and described.get("recogniser") != recogniser:
         raise UserError(f"{path}: was trained for another recogniser; run `dvc repro stream`")
-    return Endpointer(ModelScore(model.eval().requires_grad_(False)), config)
+    return Endpointer(ModelScore(weights), config)
 
 
 def digest(path: str | Path) -> str:

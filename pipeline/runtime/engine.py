@@ -19,16 +19,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.decoding.beam import Search
 from pipeline.decoding.biasing import BiasTrie
+from pipeline.decoding.search import Search
 from pipeline.errors import UserError
-from pipeline.features import fbank
 from pipeline.runtime import turn as turns
 from pipeline.runtime.bundle import Packed
 from pipeline.runtime.endpoint_score import RULE, Endpointer
 from pipeline.runtime.events import Event
+from pipeline.runtime.frames import FEATURES_PER_FRAME, FRAME_S, num_frames
 from pipeline.runtime.kernels import Kernels, kernels_of
-from pipeline.runtime.recognise import FEATURES_PER_FRAME, FRAME_S
 from pipeline.runtime.turn import EngineConfig, Turn
 
 
@@ -68,7 +67,7 @@ class Engine:
         """
         if not from_s >= 0:
             raise UserError(f"from_s: {from_s} must be 0 or more")
-        features_NF = np.zeros((0, self.packed.fbank_config.num_mel_bins), np.float32)
+        features_NF = np.zeros((0, self.packed.num_mel_bins), np.float32)
         turn = turns.begin(self._search(bias), self.endpointer.score.initial(), int(from_s / FRAME_S))
         return StreamState(self.kernels.fbank_state(), features_NF, self.kernels.encoder_state(), turn, bias)
 
@@ -101,7 +100,7 @@ class Engine:
     def finish(self, state: StreamState) -> tuple[StreamState, list[Event]]:
         """No sample will come: what was held back is decoded, and a turn with words gets its final."""
         features_NF = self.kernels.last_features(state.fbank)
-        heard = fbank.num_frames(state.fbank.num_samples)
+        heard = num_frames(state.fbank.num_samples)
         if 0 < heard < FEATURES_PER_FRAME:  # as for whole recordings: padded to one frame
             features_NF = np.pad(features_NF, ((0, FEATURES_PER_FRAME - heard), (0, 0)))
         (state,), (events,) = self._advance([features_NF], [state])

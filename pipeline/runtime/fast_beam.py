@@ -15,13 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.decoding.beam import BeamConfig
 from pipeline.decoding.biasing import BiasTrie
-from pipeline.decoding.token_lattice import TokenArc, TokenLattice
-from pipeline.runtime.fast_step import BLANK_ID, compiled, predict, product, product_many, tanh
-from pipeline.runtime.fast_weights import CONTEXT_SIZE, Matrix, SearchWeights, nameless
-
-NO_BIAS = BiasTrie.build([])
+from pipeline.decoding.search import BeamConfig
+from pipeline.decoding.token_lattice import BLANK_ID, TokenArc, TokenLattice
+from pipeline.runtime.fast_step import compiled, predict, product, product_many, tanh
+from pipeline.runtime.fast_weights import Matrix, SearchWeights, nameless
+from pipeline.runtime.tensors import CONTEXT_SIZE
 
 
 class Trie(NamedTuple):
@@ -58,15 +57,19 @@ class FastBeamSearch:
     bias: BiasTrie | None = None
 
     @cached_property
+    def trie(self) -> BiasTrie:
+        """The bias; without one, a trie that never pays."""
+        return self.bias or BiasTrie.build([])
+
+    @cached_property
     def nameless(self) -> tuple[tuple, tuple]:
-        bias = self.bias or NO_BIAS
         trie = (
-            bias.keys_A,
-            bias.targets_A,
-            bias.root_targets,
-            bias.credit_G,
-            bias.pending_G,
-            bias.begins_V,
+            self.trie.keys_A,
+            self.trie.targets_A,
+            self.trie.root_targets,
+            self.trie.credit_G,
+            self.trie.pending_G,
+            self.trie.begins_V,
         )
         return trie, nameless(self.weights)
 
@@ -99,8 +102,7 @@ class FastBeamSearch:
 
     def finish(self, state: FastBeamState) -> TokenLattice:
         """The lattice of all frames so far; `state` stays usable."""
-        bias = self.bias or NO_BIAS
-        return TokenLattice(state.frames, tuple(map(bias.final, state.nodes_S.tolist())))
+        return TokenLattice(state.frames, tuple(map(self.trie.final, state.nodes_S.tolist())))
 
 
 @compiled

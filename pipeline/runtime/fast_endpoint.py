@@ -1,11 +1,13 @@
 """The end-pointer of decoding/endpoint_model.py, compiled: one frame of many streams, each as if it were alone."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.decoding.endpoint_model import PAUSE_FEATURES, EndpointModel
+from pipeline.decoding.endpoint_input import PAUSE_FEATURES, EndpointModelConfig
 from pipeline.runtime.fast_step import compiled, sigmoid, tanh
+from pipeline.runtime.tensors import check_shapes
 
 COUNTS = np.array([name in ("frames_since_token", "num_words") for name in PAUSE_FEATURES])
 
@@ -24,9 +26,23 @@ class EndpointWeights(NamedTuple):
     output_bias: np.ndarray
 
 
-def weights_of(model: EndpointModel) -> EndpointWeights:
-    """A copy of the model's weights."""
-    given = {name: value.detach().cpu().numpy().copy() for name, value in model.named_parameters()}
+def weights_of(arrays: Mapping[str, np.ndarray], config: EndpointModelConfig) -> EndpointWeights:
+    """A model's weights by name (`EndpointModel.arrays`). ValueError unless they are those of these sizes."""
+    width, projected = config.width, config.projected_width
+    check_shapes(
+        {
+            "projection.weight": (projected, config.encoder_width),
+            "projection.bias": (projected,),
+            "weight_ih": (3 * width, projected + len(PAUSE_FEATURES)),
+            "weight_hh": (3 * width, width),
+            "bias_ih": (3 * width,),
+            "bias_hh": (3 * width,),
+            "output.weight": (1, width),
+            "output.bias": (1,),
+        },
+        {name: array.shape for name, array in arrays.items()},
+    )
+    given = {name: array.astype(np.float32) for name, array in arrays.items()}
     return EndpointWeights(
         np.ascontiguousarray(given["projection.weight"].T),
         given["projection.bias"],

@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from pipeline.runtime.frames import FRAME_SHIFT, num_frames
+
 SAMPLE_RATE_HZ = 16_000
-FRAME_SHIFT, FRAME_LENGTH, FFT_LENGTH = 160, 400, 512
+FRAME_LENGTH, FFT_LENGTH = 400, 512
 LEFT_EDGE = FRAME_LENGTH // 2 - FRAME_SHIFT // 2
 HALF = FFT_LENGTH // 2
 LOW_HZ, HIGH_HZ = 20.0, SAMPLE_RATE_HZ / 2 - 400.0
@@ -52,7 +54,7 @@ def step(samples_S: np.ndarray, state: FbankState, num_mel_bins: int) -> tuple[n
 
 def flush(state: FbankState, num_mel_bins: int) -> np.ndarray:
     """The frames (N, F), two at most in a long utterance, that reach past the last sample."""
-    count = (state.num_samples + FRAME_SHIFT // 2) // FRAME_SHIFT - state.num_frames
+    count = num_frames(state.num_samples) - state.num_frames
     if count == 0:
         return np.zeros((0, num_mel_bins), np.float32)
     left = 0 if state.started else LEFT_EDGE

@@ -17,10 +17,11 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.runtime import fast_fbank, fast_step
-from pipeline.runtime.fast_fbank import FRAME_SHIFT, FbankState
-from pipeline.runtime.fast_weights import CONTEXT_SIZE, FEATURES_PER_FRAME, FastModel
+from pipeline.runtime.fast_fbank import FbankState
+from pipeline.runtime.fast_weights import FastModel
+from pipeline.runtime.frames import FEATURES_PER_FRAME, FRAME_S, num_frames
+from pipeline.runtime.tensors import CONTEXT_SIZE
 
-FRAME_S = 0.08
 UNKNOWN_ID = 1
 
 
@@ -66,7 +67,7 @@ class FastRecogniser:
     def finish(self, state: FastState) -> FastState:
         """The state after the last sample: what the features still held back is decoded."""
         state = self._advance(fast_fbank.flush(state.fbank, self.model.num_mel_bins), state)
-        heard = (state.fbank.num_samples + FRAME_SHIFT // 2) // FRAME_SHIFT
+        heard = num_frames(state.fbank.num_samples)
         if 0 < heard < FEATURES_PER_FRAME:  # as for whole recordings: padded to one frame
             padding_NF = np.zeros((FEATURES_PER_FRAME - heard, self.model.num_mel_bins), np.float32)
             state = self._advance(padding_NF, state)

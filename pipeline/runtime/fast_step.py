@@ -8,9 +8,10 @@ No array that is given is changed. Twin: runtime/recogniser.py; `tests/test_fast
 import numpy as np
 from numba import njit
 
-from pipeline.runtime.fast_weights import FEATURES_PER_FRAME, EncoderWeights, Matrix
+from pipeline.decoding.token_lattice import BLANK_ID
+from pipeline.runtime.fast_weights import EncoderWeights, Matrix
+from pipeline.runtime.frames import FEATURES_PER_FRAME
 
-BLANK_ID = 0
 NORM_EPSILON = np.float32(1e-5)  # of torch's LayerNorm
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 TANH_ONE = np.float32(7.90531110763549805)  # from here on tanh is 1 in float32

@@ -15,11 +15,9 @@ from pipeline.compression import packed_format
 from pipeline.compression.packed_format import Coded, Contents
 from pipeline.errors import UserError
 from pipeline.models.config import TransducerConfig
+from pipeline.runtime.tensors import check_tensors, config_of, lstm_shapes
 
-CONTEXT_SIZE = 2
-FEATURES_PER_FRAME = 8
 MANTISSAS = (1024, 1117, 1218, 1328, 1448, 1579, 1722, 1878)  # as in compression/quantizers.py
-LARGEST_SETTING = 8192
 
 
 class Matrix(NamedTuple):
@@ -91,7 +89,7 @@ def load_fast(path: str | os.PathLike) -> FastModel:
         raise UserError(f"{source}: cannot be read ({reason}); give the path of a .sotto file") from error
     contents = packed_format.unpack(data, source)
     try:
-        weights, config = weights_of(contents), TransducerConfig.of(contents.info["model"])
+        weights, config = weights_of(contents), config_of(contents)
         return FastModel(
             weights, _pieces(contents.others["tokenizer"], config.vocab_size), config.num_mel_bins
         )
@@ -102,7 +100,7 @@ def load_fast(path: str | os.PathLike) -> FastModel:
 
 def weights_of(contents: Contents) -> Weights:
     """The arrays of a packed LSTM transducer. Raises ValueError, or what a damaged header causes, for anything else."""
-    config = TransducerConfig.of(contents.info["model"])
+    config = config_of(contents)
     _check(config, contents)
     return _weights(config.encoder.num_layers, contents)
 
@@ -162,50 +160,12 @@ def _steps(item: Coded) -> np.ndarray:
 
 def _check(config: TransducerConfig, contents: Contents) -> None:
     """ValueError unless the tensors are those of an LSTM transducer of this configuration, small enough for int8."""
-    encoder = config.encoder
-    if encoder.name != "lstm":
-        raise ValueError(f"its encoder is {encoder.name}, this engine knows lstm")
-    width, bins, vocab, joiner = encoder.width, config.num_mel_bins, config.vocab_size, config.joiner_width
-    first, predictor = encoder.input_width or width, config.predictor.width
-    sizes = (width, bins, vocab, joiner, first, predictor, encoder.num_layers)
-    if not all(type(size) is int and 1 <= size <= LARGEST_SETTING for size in sizes):
-        raise ValueError("a width is none")
-    if contents.info["features"] != {"num_mel_bins": bins}:
-        raise ValueError("its features are not log-mel energies")
-    expected = {
-        "feature_mean_F": (bins,),
-        "feature_scale_F": (bins,),
-        "encoder.input.weight": (first, FEATURES_PER_FRAME * bins),
-        "encoder.input.bias": (first,),
-        "predictor.embedding.weight": (vocab, predictor),
-        "predictor.mix.weight": (predictor, CONTEXT_SIZE * predictor),
-        "predictor.mix.bias": (predictor,),
-        "joiner.encoder_projection.weight": (joiner, width),
-        "joiner.encoder_projection.bias": (joiner,),
-        "joiner.predictor_projection.weight": (joiner, predictor),
-        "joiner.output.weight": (vocab, joiner),
-        "joiner.output.bias": (vocab,),
-    }
-    for index in range(encoder.num_layers):
-        layer = f"encoder.layers.{index}"
-        expected[f"{layer}.weight_ih"] = (4 * width, width if index else first)
-        expected[f"{layer}.weight_hh"] = (4 * width, width)
-        expected[f"{layer}.bias"] = (4 * width,)
-        expected |= {f"encoder.norms.{index}.{part}": (width,) for part in ("weight", "bias")}
-    given = {name: item.integers.shape for name, item in contents.coded.items()}
-    given |= {
-        name: array.shape for name, array in contents.plain.items() if not name.startswith("statistics.")
-    }
-    for name in expected.keys() | given.keys():
-        if expected.get(name) != given.get(name):
-            raise ValueError(f"{name} has shape {given.get(name)}, the model needs {expected.get(name)}")
-        if len(expected[name]) == 2 and name not in contents.coded:
+    check_tensors(config, contents)
+    for name, shape in lstm_shapes(config).items():
+        if len(shape) == 2 and name not in contents.coded:
             raise ValueError(f"{name} is not quantised")
-    if any(
-        np.abs(item.integers).max(initial=0) > 127
-        for item in contents.coded.values()
-        if item.integers.ndim == 2
-    ):
+    matrices = [item.integers for item in contents.coded.values() if item.integers.ndim == 2]
+    if any(np.abs(integers).max(initial=0) > 127 for integers in matrices):
         raise ValueError("its weights have more than 255 levels")
 
 

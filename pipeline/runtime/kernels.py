@@ -1,18 +1,16 @@
 """What the engine computes with: filter bank, encoder and beam search of a packed file, in NumPy arrays.
 
-`kernels_of` decides: compiled, on the packed integers, for what `fast_weights.py` knows; torch's, which are the
-reference, for every other model. Both give each stream, to the last bit, what it would get alone.
+`kernels_of` decides: compiled, on the packed integers, for what `fast_weights.py` knows; torch's (`torch_kernels.py`),
+which are the reference, for every other model. Both give each stream, to the last bit, what it would get alone.
 """
 
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
-from pipeline.decoding.beam import BeamConfig, BeamSearch, Search
 from pipeline.decoding.biasing import BiasTrie
-from pipeline.features import fbank
+from pipeline.decoding.search import BeamConfig, Search
 from pipeline.runtime import fast_fbank, fast_step
 from pipeline.runtime.bundle import Packed
 from pipeline.runtime.fast_beam import FastBeamSearch
@@ -45,10 +43,12 @@ class Kernels(Protocol):
 
 
 def kernels_of(packed: Packed) -> Kernels:
-    """Compiled ones for an LSTM with at most 255 levels that was read from a file, else torch's."""
+    """Compiled ones for an LSTM with at most 255 levels, else torch's, which only then is imported."""
     try:
-        return TorchKernels(packed) if packed.contents is None else FastKernels(weights_of(packed.contents))
-    except ValueError:  # a model that was loaded, so that nothing but its kind can be wrong
+        return FastKernels(weights_of(packed.contents))
+    except ValueError:  # a file that was loaded, so that nothing but its kind can be wrong
+        from pipeline.runtime.torch_kernels import TorchKernels
+
         return TorchKernels(packed)
 
 
@@ -87,38 +87,3 @@ class FastKernels:
 
     def search(self, config: BeamConfig, bias: BiasTrie | None) -> FastBeamSearch:
         return FastBeamSearch(self.weights.search, config, bias)
-
-
-class TorchKernels:
-    """The model's own modules, one stream after the other."""
-
-    def __init__(self, packed: Packed):
-        self.model, self.config = packed.model, packed.fbank_config
-
-    def fbank_state(self) -> fbank.FbankState:
-        return fbank.initial_state(self.config)
-
-    def features(self, samples_S: np.ndarray, state: fbank.FbankState) -> tuple[np.ndarray, fbank.FbankState]:
-        features_NF, state = fbank.step(torch.from_numpy(samples_S), state, self.config)
-        return features_NF.numpy(), state
-
-    def last_features(self, state: fbank.FbankState) -> np.ndarray:
-        return fbank.flush(state, self.config).numpy()
-
-    def encoder_state(self) -> Any:
-        return self.model.initial_state(1)
-
-    @torch.inference_mode()
-    def encode(
-        self, features_BNF: np.ndarray, states: Sequence[Any]
-    ) -> tuple[Sequence[np.ndarray], list[Any]]:
-        alone = zip(torch.from_numpy(features_BNF).split(1), states, strict=True)
-        pairs = [self.model.step(features_1NF, state) for features_1NF, state in alone]
-        return [encoded_1TD[0].numpy() for encoded_1TD, _ in pairs], [state for _, state in pairs]
-
-    @torch.inference_mode()
-    def last_frames(self, state: Any) -> np.ndarray:
-        return self.model.flush(state)[0].numpy()
-
-    def search(self, config: BeamConfig, bias: BiasTrie | None) -> BeamSearch:
-        return BeamSearch(self.model, config, bias)

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from pipeline.decoding.beam import Bias
+from pipeline.decoding.search import Bias
 from pipeline.errors import UserError
 from pipeline.runtime.downstream import Answer, Downstream, dispatch, hang_up, lattice_bytes
 from pipeline.runtime.engine import Engine

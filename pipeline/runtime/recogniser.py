@@ -25,7 +25,8 @@ from pipeline.errors import UserError
 from pipeline.features import fbank
 from pipeline.runtime.audio import SAMPLE_RATE_HZ, SHORTEST_S
 from pipeline.runtime.bundle import Packed
-from pipeline.runtime.recognise import FEATURES_PER_FRAME, FRAME_S, Transcript, transcribe
+from pipeline.runtime.frames import FEATURES_PER_FRAME, FRAME_S
+from pipeline.runtime.recognise import Transcript, transcribe
 
 RATES_HZ = (4_000, 384_000)
 
@@ -51,7 +52,7 @@ class Recogniser:
     """A packed file in use. It holds no stream: any number of streams may share it."""
 
     def __init__(self, packed: Packed):
-        self.packed = packed
+        self.packed, self.model = packed, packed.model
 
     def transcribe(
         self, samples: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ, from_s: float = 0.0
@@ -66,7 +67,7 @@ class Recogniser:
         """The state of a stream before its first sample; what comes before `from_s` is heard, not searched."""
         config = self.packed.fbank_config
         features_NF = torch.zeros(0, config.num_mel_bins)
-        encoder = self.packed.model.initial_state(1)
+        encoder = self.model.initial_state(1)
         return StreamState(fbank.initial_state(config), features_NF, encoder, int(from_s / FRAME_S))
 
     def accept(self, samples_S: np.ndarray, state: StreamState) -> StreamState:
@@ -83,7 +84,7 @@ class Recogniser:
         if 0 < heard < FEATURES_PER_FRAME:  # as in `transcribe`: padded to one frame
             padding = FEATURES_PER_FRAME - heard
             state = self._advance(state.features_NF.new_zeros(padding, state.features_NF.shape[1]), state)
-        return self._hear(self.packed.model.flush(state.encoder), state)
+        return self._hear(self.model.flush(state.encoder), state)
 
     def text(self, state: StreamState) -> str:
         return self.packed.tokenizer.decode(state.tokens)
@@ -97,7 +98,7 @@ class Recogniser:
         features_NF = torch.cat([state.features_NF, features_NF])
         while len(features_NF) >= FEATURES_PER_FRAME:
             frame_1NF, features_NF = features_NF[None, :FEATURES_PER_FRAME], features_NF[FEATURES_PER_FRAME:]
-            encoded_1TD, encoder = self.packed.model.step(frame_1NF, state.encoder)
+            encoded_1TD, encoder = self.model.step(frame_1NF, state.encoder)
             state = self._hear(encoded_1TD, dataclasses.replace(state, encoder=encoder))
         return dataclasses.replace(state, features_NF=features_NF.clone())
 
@@ -111,8 +112,8 @@ class Recogniser:
 
     def _search(self, encoded_1D: Tensor, state: StreamState) -> StreamState:
         """Greedy, at most one token in a frame."""
-        predicted_1D = self.packed.model.predict_context(torch.tensor([state.context]))
-        log_probs_V = self.packed.model.join(encoded_1D, predicted_1D)[0].log_softmax(-1)
+        predicted_1D = self.model.predict_context(torch.tensor([state.context]))
+        log_probs_V = self.model.join(encoded_1D, predicted_1D)[0].log_softmax(-1)
         token = int(log_probs_V.argmax())
         state = dataclasses.replace(state, log_prob=state.log_prob + float(log_probs_V[token]))
         if token == self.packed.tokenizer.blank_id:

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.decoding import endpointer, trail
-from pipeline.decoding.beam import BeamConfig, Search
-from pipeline.decoding.endpoint_model import PauseState, pause_step
+from pipeline.decoding.endpoint_input import PauseState, pause_step
 from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig, EndpointState
 from pipeline.decoding.lattice import Lattice
+from pipeline.decoding.search import BeamConfig, Search
 from pipeline.decoding.word_lattice import to_words
 from pipeline.errors import UserError
 from pipeline.runtime.events import Event, Partial, events_of

@@ -13,7 +13,8 @@ from pipeline.errors import UserError
 from pipeline.evaluation.inspect import describe
 from pipeline.models.transducer import TRAINING_ONLY
 from pipeline.params import load_params
-from pipeline.runtime.bundle import load_packed, write_packed
+from pipeline.runtime.bundle import load_packed
+from pipeline.runtime.bundle_model import write_packed
 from pipeline.tracking import load_handoff, run_stage, start_run
 
 
@@ -28,7 +29,7 @@ def main() -> None:
     with start_run("pack", params, parents=[params.after]) as run:
         path = run.scratch / "model.sotto"
         write_packed(path, before.card["model"], before.tensors, tokenizer, params.features)
-        load_packed(path)
+        _ = load_packed(path).model
         tensors = {n: t for n, t in before.tensors.items() if not n.startswith(TRAINING_ONLY)}
         layers = run.scratch / "layers.csv"
         layers.write_text(as_csv(layer_table(tensors)), encoding="utf-8")

@@ -18,7 +18,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.corpus.shards import load_feature_matrix
-from pipeline.decoding.endpoint_model import EndpointModel, EndpointModelConfig, pause_features
+from pipeline.decoding.endpoint_input import EndpointModelConfig, pause_features
+from pipeline.decoding.endpoint_model import EndpointModel
 from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig
 from pipeline.decoding.greedy import BLANK_ID, GreedyResult, greedy
 from pipeline.decoding.word_lattice import SPACE
@@ -39,7 +40,8 @@ from pipeline.models.transducer import Transducer
 from pipeline.runtime.bundle import Packed
 from pipeline.runtime.endpoint_score import Endpointer, ModelScore
 from pipeline.runtime.engine import Engine
-from pipeline.runtime.recognise import FRAME_S
+from pipeline.runtime.fast_endpoint import weights_of
+from pipeline.runtime.frames import FRAME_S
 
 BATCH = 32
 PEAK_LR = 1e-2
@@ -75,7 +77,8 @@ def with_chosen_thresholds(
     Where none keeps `max_early_cut`, as with a recogniser that hears next to nothing, the defaults stand and stderr
     says so.
     """
-    engine = Engine(packed, endpointer=Endpointer(ModelScore(model), EndpointConfig()))
+    score = ModelScore(weights_of(model.arrays(), model.config))
+    engine = Engine(packed, endpointer=Endpointer(score, EndpointConfig()))
     recordings = [with_silence(cut.load_audio()[0], speech_end_s(cut), silence_s) for cut in cuts]
     found, config = tracks(engine, recordings, cuts), engine.endpointer.config
     try:

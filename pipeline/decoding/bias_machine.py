@@ -1,0 +1,119 @@
+"""The Aho-Corasick machine of decoding/biasing.py, compiled, so that a list may change before every utterance.
+
+Nodes are numbered level by level, and on a level in the order of their tokens from the root on. So a node comes after
+its parent and after its failure node (its longest suffix that is a node too), and children are neighbours, in the
+order of their tokens: one pass over the nodes suffices.
+
+Shapes: Q phrases, X tokens of all of them, one phrase after the other; G nodes (0 is the root), A arcs.
+"""
+
+import numpy as np
+from numba import njit
+
+NO_ARC = np.iinfo(np.int64).max  # after the last key, so that every search ends on a key
+_ROOT = 0
+
+compiled = njit(cache=True)  # without fast maths: what is lent must be taken back to the last bit
+
+
+@compiled
+def build_machine(tokens_X, lengths_Q, scores_Q, free_Q, begins_V):
+    """(keys_A, targets_A, root_targets, credit_G, pending_G) of the `BiasTrie` of Q checked phrases.
+
+    `scores_Q`: nats a token; the first `free_Q` tokens of a phrase, its activation prefix, earn nothing.
+    """
+    stride = np.int64(2)  # a plain 2 is a type of its own: everything would be compiled twice
+    for token in tokens_X:
+        stride = max(stride, token + 2)
+    parents_G, tokens_G, promised_G, worth_G = _nodes(tokens_X, lengths_Q, scores_Q, free_Q, stride)
+    keys_A, targets_A, root_targets, failures_G = _arcs(parents_G, tokens_G, stride)
+    credit_G, pending_G = _bonuses(parents_G, tokens_G, failures_G, promised_G, worth_G, begins_V)
+    return keys_A, targets_A, root_targets, credit_G, pending_G
+
+
+@compiled
+def _nodes(tokens_X, lengths_Q, scores_Q, free_Q, stride):
+    """(parents_G, tokens_G, promised_G, worth_G).
+
+    `promised_G`: the largest share, in nats, that the tokens up to a node have in the worth of a phrase through it;
+    `worth_G`: the same of phrases that end there, -inf where none does.
+    """
+    starts_Q = lengths_Q.cumsum() - lengths_Q
+    most = len(tokens_X) + 1
+    parents_G, tokens_G = np.zeros(most, np.int64), np.zeros(most, np.int64)
+    promised_G, worth_G = np.zeros(most), np.full(most, -np.inf)
+    num_nodes, depth = 1, 0
+    held_Q, active_Q = np.zeros(len(lengths_Q), np.int64), np.arange(len(lengths_Q))
+    while len(active_Q):
+        keys_Q = held_Q[active_Q] * stride + tokens_X[starts_Q[active_Q] + depth]
+        order_Q = np.argsort(keys_Q, kind="mergesort")
+        active_Q, keys_Q = active_Q[order_Q], keys_Q[order_Q]
+        depth += 1
+        for place, q in enumerate(active_Q):
+            if place == 0 or keys_Q[place] != keys_Q[place - 1]:
+                parents_G[num_nodes], tokens_G[num_nodes] = divmod(keys_Q[place], stride)
+                num_nodes += 1
+            node = held_Q[q] = num_nodes - 1
+            lent = scores_Q[q] * max(0, depth - free_Q[q])
+            promised_G[node] = max(promised_G[node], lent)
+            if lengths_Q[q] == depth:
+                worth_G[node] = max(worth_G[node], lent)
+        active_Q = active_Q[lengths_Q[active_Q] > depth]
+    return parents_G[:num_nodes], tokens_G[:num_nodes], promised_G[:num_nodes], worth_G[:num_nodes]
+
+
+@compiled
+def _arcs(parents_G, tokens_G, stride):
+    """(keys_A, targets_A, root_targets, failures_G).
+
+    All arcs of a node are those of its failure node unless it has its own, so a step never walks a failure chain. The
+    root's arcs are left out everywhere, which keeps the table near the size of the trie.
+    """
+    num_nodes, num_arcs, child = len(parents_G), 0, 1
+    root_targets, failures_G = np.zeros(stride, np.int64), np.zeros(num_nodes, np.int64)
+    while child < num_nodes and parents_G[child] == _ROOT:
+        root_targets[tokens_G[child]] = child
+        child += 1
+    keys_A, targets_A = np.empty(2 * num_nodes, np.int64), np.empty(2 * num_nodes, np.int64)
+    first_arc_G = np.zeros(num_nodes + 1, np.int64)
+    for node in range(1, num_nodes):
+        failure = failures_G[node]
+        arc, arc_end = first_arc_G[failure], first_arc_G[failure + 1]
+        child_end = child
+        while child_end < num_nodes and parents_G[child_end] == node:
+            child_end += 1
+        most = num_arcs + child_end - child + arc_end - arc + 1
+        if most > len(keys_A):
+            spare_A = np.empty(most, np.int64)
+            keys_A, targets_A = np.append(keys_A, spare_A), np.append(targets_A, spare_A)
+        while child < child_end or arc < arc_end:
+            own = node * stride + tokens_G[child] if child < child_end else NO_ARC
+            inherited = keys_A[arc] + (node - failure) * stride if arc < arc_end else NO_ARC
+            keys_A[num_arcs] = min(own, inherited)
+            if own > inherited:
+                targets_A[num_arcs] = targets_A[arc]
+            else:
+                targets_A[num_arcs] = child
+                failures_G[child] = targets_A[arc] if own == inherited else root_targets[tokens_G[child]]
+                child += 1
+            if own >= inherited:
+                arc += 1
+            num_arcs += 1
+        first_arc_G[node + 1] = num_arcs
+    keys_A[num_arcs], targets_A[num_arcs] = NO_ARC, _ROOT
+    return keys_A[: num_arcs + 1].copy(), targets_A[: num_arcs + 1].copy(), root_targets, failures_G
+
+
+@compiled
+def _bonuses(parents_G, tokens_G, failures_G, promised_G, worth_G, begins_V):
+    """(credit_G, pending_G) in nats, after the definition in decoding/biasing.py."""
+    num_nodes = len(parents_G)
+    credit_G, pending_G, earned_G = np.zeros(num_nodes), np.zeros(num_nodes), np.zeros(num_nodes)
+    for node in range(1, num_nodes):
+        parent = parents_G[node]
+        earned_G[node] = earned_G[parent]
+        if begins_V[min(tokens_G[node], len(begins_V) - 1)]:
+            earned_G[node] += pending_G[parent]
+        pending_G[node] = max(pending_G[failures_G[node]], worth_G[node] - earned_G[node])
+        credit_G[node] = max(0.0, promised_G[node] - earned_G[node], pending_G[node])
+    return credit_G, pending_G
