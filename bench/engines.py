@@ -4,7 +4,7 @@ Run:    python bench/engines.py [ROUNDS]      Cost: two minutes on a quiet core,
 Prints, for chunks of 80, 160 and 320 ms, processor seconds per second of audio (median of interleaved rounds) and the
 highest resident memory of a process that does nothing else, each also as a ratio to sherpa-onnx fp32, and how many
 utterances have the same text as ours. Writes bench/engines.json: `rtf/<engine>` and `megabytes/<engine>` (80 ms),
-`rtf/<engine>/<chunk>_ms`, `same/<engine>` (as `greedy`, for all search greedily but `engine`).
+`rtf/<engine>/<chunk>_ms`, `same/<engine>` (as `greedy`; `engine` and `sherpa_int8_beam` search wider).
 
 What the engines are and how they are timed: pipeline/evaluation/speed.py; here all are pinned to one core. The model
 is the run's packed file (else the released one), the audio the first test utterances (else speech made here).

@@ -10,7 +10,13 @@ from tests.tiny_model import noise, tiny_packed, write_tiny
 def test_every_engine_is_timed_on_the_same_audio(tmp_path):
     model = write_tiny(tmp_path / "lstm.sotto")
     found = speed.real_time_factors(model, None, [noise(1.0), noise(0.5, 1)])
-    assert set(found) == {"rtf/engine", "rtf/greedy", "rtf/sherpa_fp32", "rtf/sherpa_int8"}
+    assert set(found) == {
+        "rtf/engine",
+        "rtf/greedy",
+        "rtf/sherpa_fp32",
+        "rtf/sherpa_int8",
+        "rtf/sherpa_int8_beam",
+    }
     assert all(0 < value < 10 for value in found.values())
 
 

@@ -44,7 +44,8 @@ def device_table(metrics: Metrics) -> str:
         ),
         "real-time factor, one core, 80 ms chunks": lambda m: (
             f"engine with lattices {m['rtf/engine']:.4f}, greedy {m['rtf/greedy']:.4f}; "
-            f"sherpa-onnx {m['rtf/sherpa_fp32']:.4f}, int8 {m['rtf/sherpa_int8']:.4f}"
+            f"sherpa-onnx {m['rtf/sherpa_fp32']:.4f}, int8 {m['rtf/sherpa_int8']:.4f}, "
+            f"int8 with as many hypotheses {m['rtf/sherpa_int8_beam']:.4f}"
         ),
     }
     lines = ["| | |", "|---|---|"]

@@ -33,15 +33,16 @@ def quantise(folder: Path, target: Path) -> None:
     """The exported folder again with ONNX Runtime's dynamic quantisation to int8, recurrences included."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    target.mkdir(parents=True)
+    shutil.copytree(
+        folder, target
+    )  # it leaves a file beside what it reads, which another process would step on
     for part in PARTS:
         quantize_dynamic(
-            folder / f"{part}.onnx",
+            target / f"{part}.onnx",
             target / f"{part}.onnx",
             op_types_to_quantize=list(QUANTISED),
             weight_type=QuantType.QInt8,
         )
-    shutil.copy(folder / "tokens.txt", target)
 
 
 def with_end(samples_S: np.ndarray, chunk_ms: int) -> np.ndarray:

@@ -3,8 +3,9 @@
     metrics = real_time_factors(model_file, endpointer_file, recordings)    # rtf/engine, rtf/greedy, rtf/sherpa_…
 
 `engine`: the whole device, with beam search, lattices and end-pointer. `greedy`: the compiled recogniser without them.
-`reference`: the same by torch. `sherpa_fp32`, `sherpa_int8`: sherpa-onnx, greedy, on an export of the same file. All
-hear the same samples in the same chunks, the shortest of which our encoder takes (80 ms) unless told otherwise.
+`reference`: the same by torch. `sherpa_fp32`, `sherpa_int8`: sherpa-onnx, greedy, on an export of the same file.
+`sherpa_int8_beam`: with as many hypotheses as our engine keeps, the nearest that it has to the engine's work. All hear
+the same samples in the same chunks, the shortest of which our encoder takes (80 ms) unless told otherwise.
 
 One process with one thread for each, of which one works at a time, in turns: what else the machine does then disturbs
 all alike, and processor time counts little of it. ONNX Runtime switches the flushing of denormals off in the thread
@@ -25,9 +26,17 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.decoding.search import BeamConfig
 from pipeline.processes import die_with_parent
 
-ENGINES = ("engine", "greedy", "sherpa_fp32", "sherpa_int8")
+SHERPA = {
+    "sherpa_fp32": {},
+    "sherpa_int8": {},
+    "sherpa_int8_beam": {
+        "decoding_method": "modified_beam_search", "max_active_paths": BeamConfig().num_states,
+    },
+}  # fmt: skip
+ENGINES = ("engine", "greedy", *SHERPA)
 CHUNK_MS, SAMPLES_PER_MS, ROUNDS = 80, 16, 3
 ROOT = Path(__file__).resolve().parents[2]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -114,13 +123,13 @@ def open_engine(folder: Path, engine: str, chunk_ms: int) -> Hear:
     """A function samples_S -> text that hears them chunk by chunk."""
     model, endpointer, num_mel_bins = json.loads((folder / "model.json").read_text())
     chunk = chunk_ms * SAMPLES_PER_MS
-    if engine.startswith("sherpa"):
+    if engine in SHERPA:
         from pipeline.evaluation import sherpa
 
         exported = folder / f"{engine}_{chunk_ms}"
-        if engine == "sherpa_int8":
+        if engine.startswith("sherpa_int8"):
             sherpa.quantise(folder / f"sherpa_fp32_{chunk_ms}", exported)
-        recogniser = sherpa.open_recogniser(exported, num_mel_bins)
+        recogniser = sherpa.open_recogniser(exported, num_mel_bins, **SHERPA[engine])
         return lambda samples_S: sherpa.hear(recogniser, samples_S, chunk)
     if engine == "engine":
         return whole_engine(model, endpointer, chunk)
