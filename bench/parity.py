@@ -8,7 +8,6 @@ silence behind them (evaluation/sherpa.with_end). Writes bench/parity.json: `sam
 """
 
 import json
-import logging
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -34,7 +33,6 @@ Hear = Callable[[np.ndarray], str]
 
 
 def main() -> None:
-    logging.disable(logging.WARNING)  # of the quantiser: it asks for preparations that change nothing here
     torch.set_num_threads(1)
     if not TEST.is_dir():
         print(f"no {TEST.relative_to(ROOT)}: skipped; `make repro` makes it")

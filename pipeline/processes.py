@@ -38,9 +38,7 @@ def die_with_driver() -> None:
     _ask_the_kernel()
 
     def alive() -> bool:
-        if late:
-            return False
-        if os.getppid() != parent:
+        if late or os.getppid() != parent:
             return False
         try:
             return driver is None or (driver.is_running() and driver.status() != psutil.STATUS_ZOMBIE)

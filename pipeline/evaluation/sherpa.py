@@ -4,6 +4,7 @@ Both sides get the same samples, from the first on, and no start frame: sherpa-o
 last encoder frame the same for both (see runtime/export.py for why it would not be).
 """
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -33,16 +34,19 @@ def quantise(folder: Path, target: Path) -> None:
     """The exported folder again with ONNX Runtime's dynamic quantisation to int8, recurrences included."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    shutil.copytree(
-        folder, target
-    )  # it leaves a file beside what it reads, which another process would step on
-    for part in PARTS:
-        quantize_dynamic(
-            target / f"{part}.onnx",
-            target / f"{part}.onnx",
-            op_types_to_quantize=list(QUANTISED),
-            weight_type=QuantType.QInt8,
-        )
+    target.mkdir(parents=True)
+    logging.disable(logging.WARNING)  # it asks for preparations that change nothing here
+    try:
+        for part in PARTS:
+            quantize_dynamic(
+                folder / f"{part}.onnx",
+                target / f"{part}.onnx",
+                op_types_to_quantize=list(QUANTISED),
+                weight_type=QuantType.QInt8,
+            )
+    finally:
+        logging.disable(logging.NOTSET)
+    shutil.copy(folder / "tokens.txt", target)
 
 
 def with_end(samples_S: np.ndarray, chunk_ms: int) -> np.ndarray:

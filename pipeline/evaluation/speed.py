@@ -14,7 +14,6 @@ that opens a session, so no session is opened in the process that measures anyth
 
 import contextlib
 import json
-import logging
 import os
 import statistics
 import subprocess
@@ -70,7 +69,7 @@ def prepare(
     chunks_ms: Sequence[int] = (CHUNK_MS,),
 ) -> float:
     """What workers read: samples that end for all chunks alike, exports of an LSTM -> seconds of audio."""
-    from pipeline.evaluation.sherpa import with_end
+    from pipeline.evaluation.sherpa import quantise, with_end
     from pipeline.runtime.bundle import load_packed
     from pipeline.runtime.export import export
 
@@ -78,6 +77,7 @@ def prepare(
     if packed.model.config.encoder.name == "lstm":
         for ms in chunks_ms:
             export(packed.model, packed.tokenizer, folder / f"sherpa_fp32_{ms}", ms)
+            quantise(folder / f"sherpa_fp32_{ms}", folder / f"sherpa_int8_{ms}")
     recordings = [with_end(samples_S, max(chunks_ms)) for samples_S in recordings]
     for index, samples_S in enumerate(recordings):
         samples_S.astype(np.float32).tofile(folder / f"{index:05}.f32")
@@ -108,7 +108,6 @@ def ask(worker: subprocess.Popen) -> dict:
 def work(folder: Path, engine: str, chunk_ms: int) -> None:
     """Answer each line on standard input by decoding all recordings."""
     die_with_parent()
-    logging.disable(logging.WARNING)  # of the quantiser: it asks for preparations that change nothing here
     recordings = [np.fromfile(file, np.float32) for file in sorted(folder.glob("*.f32"))]
     hear = open_engine(folder, engine, chunk_ms)
     for _ in sys.stdin:
@@ -126,9 +125,7 @@ def open_engine(folder: Path, engine: str, chunk_ms: int) -> Hear:
     if engine in SHERPA:
         from pipeline.evaluation import sherpa
 
-        exported = folder / f"{engine}_{chunk_ms}"
-        if engine.startswith("sherpa_int8"):
-            sherpa.quantise(folder / f"sherpa_fp32_{chunk_ms}", exported)
+        exported = folder / f"{engine.removesuffix('_beam')}_{chunk_ms}"
         recogniser = sherpa.open_recogniser(exported, num_mel_bins, **SHERPA[engine])
         return lambda samples_S: sherpa.hear(recogniser, samples_S, chunk)
     if engine == "engine":

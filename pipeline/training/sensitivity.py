@@ -1,6 +1,6 @@
 """How much the loss feels each weight: squared gradients, averaged over batches of the training data."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -8,8 +8,7 @@ from torch import Tensor
 from pipeline.corpus.batch import Batch
 from pipeline.models.transducer import Transducer
 from pipeline.training.objectives import StepView
-
-Objective = tuple[str, float, Callable[[StepView], Tensor]]
+from pipeline.training.task import Objective
 
 
 def squared_gradients(
