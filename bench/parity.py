@@ -4,7 +4,8 @@ Run:    python bench/parity.py [UTTERANCES]      Cost: two minutes for a test se
 Reads data/prepare/test and the run's packed file. sherpa-onnx knows no start frame, so that all search from the first
 sample on, once on whole recordings and once on recordings cut where the wake word ends. All get the same samples, with
 silence behind them (evaluation/sherpa.with_end). Writes bench/parity.json: `same/<engine>/<audio>`,
-`wer/<engine>/<audio>` (percent; `reference` is runtime/recognise.py, `engine` runtime/fast_recogniser.py).
+`wer/<engine>/<audio>` (percent; all search greedily; `reference` is runtime/recognise.py, `engine`
+runtime/fast_recogniser.py).
 """
 
 import json
@@ -18,6 +19,7 @@ import torch
 
 from pipeline.cli import default_model
 from pipeline.corpus.shards import load_cuts
+from pipeline.decoding.greedy import greedy
 from pipeline.evaluation import sherpa
 from pipeline.evaluation.wer import count_errors
 from pipeline.runtime.bundle import load_packed
@@ -59,7 +61,7 @@ def open_engines(path: Path, folder: Path) -> dict[str, Hear]:
     sherpa.quantise(folder / "fp32", folder / "int8")
     peers = {name: sherpa.open_recogniser(folder / name, packed.num_mel_bins) for name in ("fp32", "int8")}
     return {
-        "reference": lambda samples_S: transcribe(packed, samples_S).text,
+        "reference": lambda samples_S: transcribe(packed, samples_S, search=greedy).text,
         "engine": lambda samples_S: fast.text(fast.finish(fast.accept(samples_S, fast.stream()))),
         "sherpa_fp32": lambda samples_S: sherpa.hear(peers["fp32"], samples_S),
         "sherpa_int8": lambda samples_S: sherpa.hear(peers["int8"], samples_S),

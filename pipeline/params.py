@@ -191,7 +191,7 @@ CHECKS = {
     "train_utterances": COUNT, "dev_utterances": COUNT, "test_utterances": COUNT,
     "timed_utterances": COUNT, "silence_s": NOT_NEGATIVE, "max_early_cut": FRACTION, "gap_ms": NOT_NEGATIVE,
     "downstream_ms": NOT_NEGATIVE,
-    "width": COUNT, "joiner_width": COUNT, "num_layers": COUNT, "num_heads": COUNT,
+    "width": COUNT, "joiner_width": COUNT, "num_layers": COUNT, "num_heads": COUNT, "channels": COUNT,
 }  # fmt: skip
 
 
@@ -344,7 +344,7 @@ def _scalar(value: Any, kind: Any, where: str, file: str) -> Any:
     if not fits or (kind is float and not math.isfinite(value)):
         raise UserError(f"{file}: {where} must be {words.get(kind, kind)}, not {value!r}.")
     for key in where.split("."):
-        check = CHECKS.get(key)
+        check = CHECKS.get(key.split("[")[0])
         if check and isinstance(value, (int, float)) and not check.holds(value):
             raise UserError(f"{file}: {where} must be {check.meaning}, not {value!r}.")
     return value

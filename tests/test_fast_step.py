@@ -15,24 +15,27 @@ from pipeline.compression.packed_format import Coded
 from pipeline.errors import UserError
 from pipeline.features.fbank import fbank
 from pipeline.features.fbank import num_frames as frames_of
+from pipeline.models.convolution_sizes import layer_sizes
 from pipeline.runtime import fast_fbank, fast_step, fast_weights
 from pipeline.runtime.bundle import load_packed
 from pipeline.runtime.bundle_model import write_packed
+from pipeline.runtime.fast_convolution import convolve
 from pipeline.runtime.fast_recogniser import FastRecogniser
-from pipeline.runtime.fast_weights import load_fast
+from pipeline.runtime.fast_weights import ConvolutionWeights, load_fast
 from pipeline.runtime.recogniser import Recogniser
 from tests.conftest import ROOT, stage_environment
+from tests.reference_convolution import slow_convolution
 from tests.test_bundle import FEATURES, converted, model_config, speech_like, tokenizer
 
 __all__ = ["tokenizer"]  # a fixture
 
 
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory, tokenizer):
+@pytest.fixture(scope="module", params=[None, (4, 6)], ids=["plain", "convolutional"])
+def model_file(request, tmp_path_factory, tokenizer):
     """Two layers, a first layer narrower than the others, and statistics that are not 0 and 1."""
     path = tmp_path_factory.mktemp("fast") / "model.sotto"
     config = model_config()
-    config["encoder"]["input_width"] = 18
+    config["encoder"] |= {"input_width": 18, "channels": request.param}
     tensors = converted(config)
     tensors["feature_mean_F"] = torch.linspace(-8.0, -2.0, 16).half().float()
     tensors["feature_scale_F"] = torch.linspace(0.3, 0.6, 16).half().float()
@@ -75,6 +78,21 @@ def test_streams_are_the_same_digit_for_digit_however_samples_are_cut(engines, c
     once, cut = cut_and_heard(fast, samples, []), cut_and_heard(fast, samples, sorted(cuts))
     assert (cut.tokens, cut.frames, cut.log_prob) == (once.tokens, once.frames, once.log_prob)
     assert np.array_equal(cut.hidden_LD, once.hidden_LD) and np.array_equal(cut.cell_LD, once.cell_LD)
+
+
+@pytest.mark.parametrize(("num_mel_bins", "channels"), [(5, ()), (4, (3,)), (7, (3, 5, 2)), (5, (2,) * 6)])
+def test_convolutions_are_the_references(num_mel_bins, channels):
+    generator, sizes = np.random.default_rng(1), layer_sizes(channels)
+    frame_NF = generator.normal(size=(8, num_mel_bins)).astype(np.float32)
+    expected_TFC, kernels, biases = frame_NF[..., None], [np.zeros(0)], [np.zeros(0)]
+    for num_in, num_out, *stride in sizes:
+        integers_OK = generator.integers(-7, 8, (num_out, 9 * num_in))
+        biases.append(generator.normal(size=num_out))
+        kernels.append(fast_weights._kernel(Coded(integers_OK, np.full(num_out, -16))))  # steps of 1 / 4
+        expected_TFC = slow_convolution(expected_TFC, integers_OK / 4, biases[-1], tuple(stride))
+    arrays = [np.concatenate(parts).astype(np.float32) for parts in (kernels, biases)]
+    weights = ConvolutionWeights(*arrays, np.array(sizes, np.int64).reshape(-1, 4))
+    np.testing.assert_allclose(convolve(frame_NF, weights), expected_TFC.ravel(), rtol=1e-5, atol=1e-4)
 
 
 def test_a_state_may_be_gone_on_from_twice(engines):

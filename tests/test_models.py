@@ -1,7 +1,9 @@
 """Models: chunked = whole for every encoder, predictor and joiner against loops, weights that can be replaced."""
 
 import copy
+import json
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,11 +13,17 @@ from torch.func import functional_call
 from pipeline.decoding.greedy import greedy
 from pipeline.errors import UserError
 from pipeline.models.config import TransducerConfig
+from pipeline.models.convolution import Convolutions
 from pipeline.models.transducer import Transducer, build_transducer
+from tests.reference_convolution import slow_convolution
 
 LSTM = {"name": "lstm", "num_layers": 2, "width": 12, "input_width": 10}
+CONVOLUTIONAL = {**LSTM, "channels": (3, 5)}
 EMFORMER = {"name": "emformer", "num_layers": 2, "width": 16, "num_heads": 2, "segment_frames": 3,
             "left_context_frames": 6, "right_context_frames": 1}  # fmt: skip
+every_encoder = pytest.mark.parametrize(
+    "encoder", [LSTM, CONVOLUTIONAL, EMFORMER], ids=["lstm", "convolutional", "emformer"]
+)
 
 
 def tiny(encoder: dict) -> Transducer:
@@ -29,7 +37,7 @@ def tiny(encoder: dict) -> Transducer:
 FROM_THE_START = torch.zeros(2, dtype=torch.long)
 
 
-@pytest.mark.parametrize("encoder", [LSTM, EMFORMER], ids=["lstm", "emformer"])
+@every_encoder
 @settings(max_examples=15, deadline=None)
 @given(chunks=st.lists(st.integers(0, 40), min_size=1, max_size=8))
 def test_chunked_equals_whole(encoder, chunks):
@@ -46,7 +54,7 @@ def test_chunked_equals_whole(encoder, chunks):
     torch.testing.assert_close(torch.cat(parts, 1), whole_BTD[:, : total // 8], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("encoder", [LSTM, EMFORMER], ids=["lstm", "emformer"])
+@every_encoder
 def test_step_leaves_its_state_alone(encoder):
     model = tiny(encoder)
     with torch.no_grad():
@@ -68,6 +76,25 @@ def test_padding_does_not_reach_earlier_frames():
     torch.testing.assert_close(long_BTD[:, :8], short_BTD)
 
 
+@pytest.mark.parametrize(("num_mel_bins", "channels"), [(4, (3,)), (7, (3, 5, 2)), (5, (2,) * 6)])
+def test_convolutions_equal_loops(num_mel_bins, channels):
+    torch.manual_seed(2)
+    convolutions = Convolutions(num_mel_bins, channels)
+    for parameter in convolutions.parameters():
+        parameter.data.add_(0.2)  # or the last of many ReLUs would let nothing through
+    stacked_BTF = torch.randn(2, 3, 8 * num_mel_bins)
+    expected_BTF = np.empty((2, 3, convolutions.output_width))
+    for place in np.ndindex(2, 3):
+        x_TFC = stacked_BTF[place].reshape(8, num_mel_bins, 1).numpy()
+        for index, layer in enumerate(convolutions):
+            weights = (layer.weight.detach().numpy(), layer.bias.detach().numpy())
+            x_TFC = slow_convolution(x_TFC, *weights, (1 if index == 0 else 2, 2))
+        expected_BTF[place] = x_TFC.ravel()
+    found_BTF = convolutions(stacked_BTF).detach().numpy()
+    assert found_BTF.max() > 0
+    np.testing.assert_allclose(found_BTF, expected_BTF, atol=1e-5)
+
+
 def test_lstm_layer_equals_torch_lstm():
     layer = tiny(LSTM).encoder.layers[0]
     twin = torch.nn.LSTM(10, 12, batch_first=True)
@@ -82,9 +109,14 @@ def test_lstm_layer_equals_torch_lstm():
 
 def test_replaced_weights_are_the_ones_in_use():
     """pytorch #65688: a module with a second list of its weights goes on using the old ones."""
-    model = tiny(LSTM)
+    model = tiny(CONVOLUTIONAL)
     inputs = (torch.randn(2, 40, 4), torch.tensor([40, 40]), torch.tensor([[3, 4], [5, 0]]), FROM_THE_START)
-    for name in ("encoder.layers.1.weight_hh", "encoder.input.weight", "joiner.output.weight"):
+    for name in (
+        "encoder.layers.1.weight_hh",
+        "encoder.input.weight",
+        "encoder.convolutions.0.weight",
+        "joiner.output.weight",
+    ):
         weight = dict(model.named_parameters())[name]
         replaced = (2 * weight).detach().requires_grad_()
         outputs = functional_call(model, {name: replaced}, inputs)
@@ -146,8 +178,10 @@ def test_greedy_of_nothing():
 
 
 def test_config_round_trip_and_errors():
-    config = tiny(EMFORMER).config
-    assert TransducerConfig.of(config.as_dict()) == config
+    for encoder in (CONVOLUTIONAL, EMFORMER):
+        config = tiny(encoder).config
+        assert TransducerConfig.of(config.as_dict()) == config
+        assert TransducerConfig.of(json.loads(json.dumps(config.as_dict()))) == config
     with pytest.raises(UserError, match="width"):
         TransducerConfig.of({"encoder": {"name": "lstm", "num_layers": 1}, "predictor": {"width": 3}})
     with pytest.raises(UserError, match="vocab_size"):

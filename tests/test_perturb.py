@@ -8,7 +8,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.features.fbank import FLOOR
-from pipeline.features.perturb import PerturbConfig, Told, perturb
+from pipeline.features.perturb import PerturbConfig, Told, perturb, wrong_history
 
 CONFIG = PerturbConfig(tempo=0.2, vocal_tract=0.1, channel=0.3, without_wake_word=0.5)
 LENGTHS, STARTS = [163, 120, 90, 57, 160, 131], [4, 0, 7, 3, 0, 9]
@@ -103,7 +103,24 @@ def test_without_tempo_a_teachers_targets_still_fit_the_frames(seed):
         assert torch.equal(new.phones_BM[row, :phones], batch().phones_BM[row, :phones])
 
 
-@pytest.mark.parametrize("name, value", [("tempo", -0.1), ("vocal_tract", 0.9), ("without_wake_word", 1.5)])
+@pytest.mark.parametrize(
+    "name, value",
+    [("tempo", -0.1), ("vocal_tract", 0.9), ("without_wake_word", 1.5), ("wrong_history", -0.5)],
+)
 def test_impossible_values_are_refused(name, value):
     with pytest.raises(UserError, match=name):
         PerturbConfig(**{name: value})
+
+
+def test_a_share_of_the_history_is_wrong_and_never_blank():
+    tokens_BU = torch.randint(1, 9, (40, 50), generator=torch.Generator().manual_seed(2))
+
+    def told(share, seed=3):
+        return wrong_history(tokens_BU, share, 9, torch.Generator().manual_seed(seed))
+
+    assert torch.equal(told(0.0), tokens_BU) and torch.equal(told(0.3), told(0.3))
+    assert not torch.equal(told(0.3), told(0.3, 4))
+    changed = (told(0.3) != tokens_BU).float().mean()
+    assert 0.3 * 7 / 8 - 0.04 < changed < 0.3 * 7 / 8 + 0.04  # one in eight draws the token that was there
+    everything = told(1.0)
+    assert everything.min() == 1 and everything.max() == 8

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from pipeline.corpus.tokenizer import Tokenizer
-from pipeline.decoding import greedy, token_lattice
+from pipeline.decoding import token_lattice
 from pipeline.decoding.endpoint_input import EndpointModelConfig
 from pipeline.decoding.endpoint_model import EndpointModel
 from pipeline.decoding.endpointer import EndpointConfig
@@ -96,15 +96,28 @@ def test_constants_are_those_of_features_and_models():
     assert frames.FEATURES_PER_FRAME == streaming.FEATURES_PER_FRAME
     assert frames.FRAME_S == frames.FEATURES_PER_FRAME * fbank.FRAME_SHIFT / fbank.SAMPLE_RATE_HZ
     assert tensors.CONTEXT_SIZE == predictor.CONTEXT_SIZE
-    assert token_lattice.BLANK_ID == greedy.BLANK_ID == Tokenizer.blank_id
+    assert token_lattice.BLANK_ID == Tokenizer.blank_id
     assert all(frames.num_frames(size) == fbank.num_frames(size) for size in range(1_000))
 
 
+def config_with(**encoder):
+    sizes = {"joiner_width": 20, "vocab_size": 48, "num_mel_bins": 17, "num_phones": 5}
+    encoder = {"name": "lstm", "num_layers": 3, "width": 24, **encoder}
+    return TransducerConfig.of({"encoder": encoder, "predictor": {"width": 22}, **sizes})
+
+
 @pytest.mark.parametrize("input_width", [None, 18])
-def test_shapes_are_those_of_the_model(input_width):
-    encoder = {"name": "lstm", "num_layers": 3, "width": 24, "input_width": input_width}
-    sizes = {"joiner_width": 20, "vocab_size": 48, "num_mel_bins": 16, "num_phones": 5}
-    config = TransducerConfig.of({"encoder": encoder, "predictor": {"width": 22}, **sizes})
+@pytest.mark.parametrize("channels", [None, [], [3], [3, 5, 2], [1] * 8])
+def test_shapes_are_those_of_the_model(input_width, channels):
+    config = config_with(input_width=input_width, channels=channels)
     model = build_transducer(config).state_dict()
     expected = {name: tuple(t.shape) for name, t in model.items() if not name.startswith(TRAINING_ONLY)}
     assert tensors.lstm_shapes(config) == expected
+
+
+@pytest.mark.parametrize(
+    "channels", [[0], [-1], [4, 10**9], [4.0], [True], ["4"], [[4]], [4] * 9, 4, "4", {"4": 4}]
+)
+def test_channels_that_are_none_are_refused(channels):
+    with pytest.raises(ValueError):
+        tensors.lstm_shapes(config_with(channels=channels))

@@ -3,28 +3,16 @@
 The same search as sherpa-onnx's greedy: the most probable symbol of a frame is emitted, blank moves on.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from pipeline.decoding.token_lattice import BLANK_ID, TokenPath
 from pipeline.models.predictor import CONTEXT_SIZE
 from pipeline.models.transducer import Transducer
 
-BLANK_ID = 0
-
-
-@dataclass(frozen=True)
-class GreedyResult:
-    """`frames[k]`: 80 ms frame in which `tokens[k]` was emitted; `log_prob`: of the whole path (nats)."""
-
-    tokens: list[int]
-    frames: list[int]
-    log_prob: float
-
 
 @torch.no_grad()
-def greedy(model: Transducer, encoded_BTD: Tensor, frame_lengths_B: Tensor) -> list[GreedyResult]:
+def greedy(model: Transducer, encoded_BTD: Tensor, frame_lengths_B: Tensor) -> list[TokenPath]:
     """The greedy path of each utterance; frames past its length count for nothing."""
     batch, num_frames, _ = encoded_BTD.shape
     projected_BTJ = model.joiner.encoder_projection(encoded_BTD)
@@ -42,12 +30,12 @@ def greedy(model: Transducer, encoded_BTD: Tensor, frame_lengths_B: Tensor) -> l
             context_B2 = torch.where(emitted_B1, shifted_B2, context_B2)
             predicted_BJ = model.joiner.predictor_projection(model.predict_context(context_B2))
     if not symbols:
-        return [GreedyResult([], [], 0.0)] * batch
+        return [TokenPath([], [], 0.0, 0.0)] * batch
     inside_BT = torch.arange(num_frames, device=frame_lengths_B.device) < frame_lengths_B[:, None]
     symbols_BT = torch.where(inside_BT, torch.stack(symbols, 1), BLANK_ID).cpu()
     log_prob_B = torch.where(inside_BT, torch.stack(scores, 1), 0.0).sum(1).tolist()
     results = []
     for symbols_T, log_prob in zip(symbols_BT, log_prob_B, strict=True):
         frames_U = symbols_T.nonzero()[:, 0]
-        results.append(GreedyResult(symbols_T[frames_U].tolist(), frames_U.tolist(), log_prob))
+        results.append(TokenPath(symbols_T[frames_U].tolist(), frames_U.tolist(), log_prob, 0.0))
     return results

@@ -22,7 +22,7 @@ FRAMES_PER_SECOND = 100
 def hear_features(
     model, tokenizer: Tokenizer, cuts: Sequence[MonoCut], batch_seconds: float, name: str
 ) -> dict[str, str]:
-    """Greedy texts of a transducer, batches of up to `batch_seconds` of padded audio."""
+    """Texts of a transducer (beam search), batches of up to `batch_seconds` of padded audio."""
     features = [load_feature_matrix(cut) for cut in cuts]
     return _hear(model, tokenizer, cuts, features, batch_seconds, name)
 
@@ -30,7 +30,7 @@ def hear_features(
 def hear_recordings(
     packed: Packed, cuts: Sequence[MonoCut], batch_seconds: float, name: str
 ) -> dict[str, str]:
-    """Greedy texts of a loaded packed file, with its own features and tokenizer, from the cuts' audio."""
+    """Texts of a loaded packed file (beam search), with its own features and tokenizer, from the cuts' audio."""
     features = [
         fbank(torch.from_numpy(cut.load_audio()), packed.fbank_config)[0]
         for cut in tqdm(cuts, desc=f"{name}: features", unit="utt", mininterval=1.0)

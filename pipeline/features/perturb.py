@@ -25,13 +25,15 @@ class PerturbConfig:
     """`tempo`: at most this much slower or faster (0.1: 10 %), with the frames beginning up to 70 ms later.
     `vocal_tract`: the same of frequencies. `channel`: standard deviation in nats of level and of each of five
     cosines over the mel axis (the k-th: divided by k). `without_wake_word`: share of the utterances with a wake word
-    that are heard from its end on. All 0: nothing is changed.
+    that are heard from its end on. `wrong_history`: share of the labels that the predictor is told wrongly. All 0:
+    nothing is changed.
     """
 
     tempo: float = 0.0
     vocal_tract: float = 0.0
     channel: float = 0.0
     without_wake_word: float = 0.0
+    wrong_history: float = 0.0
 
     def __post_init__(self) -> None:
         for name, limit in (
@@ -39,6 +41,7 @@ class PerturbConfig:
             ("vocal_tract", 0.5),
             ("channel", 3.0),
             ("without_wake_word", 1.0),
+            ("wrong_history", 1.0),
         ):
             if not 0.0 <= getattr(self, name) <= limit:
                 raise UserError(f"perturb.{name}: {getattr(self, name)} must lie between 0 and {limit}")
@@ -89,6 +92,18 @@ def perturb(told: Told, token_lengths_B: Tensor, config: PerturbConfig, generato
     features_BNF = features_BNF.masked_fill(padding_BN1, math.log(FLOOR))
     phones_BM = _phones_at(phones_BM, start_frames_B, new_start_B, heard_B, offset_B, tempo_B)
     return Told(features_BNF, heard_B, new_start_B, phones_BM)
+
+
+def wrong_history(tokens_BU: Tensor, share: float, vocab_size: int, generator: torch.Generator) -> Tensor:
+    """The labels as the predictor is told them: a `share` of them others, drawn evenly (never blank, token 0).
+
+    A predictor that has seen nothing but truth is trusted too far, and one wrong token brings the next (scheduled
+    sampling, Bengio et al. 2015, arXiv 1506.03099, with tokens by lot instead of the model's own).
+    """
+    drawn_BU = torch.rand(tokens_BU.shape, generator=generator)
+    others_BU = torch.randint(1, vocab_size, tokens_BU.shape, generator=generator)
+    wrong_BU = (drawn_BU < share).to(tokens_BU.device)
+    return torch.where(wrong_BU, others_BU.to(tokens_BU.device), tokens_BU)
 
 
 def _heard(

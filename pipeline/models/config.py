@@ -9,7 +9,8 @@ from pipeline.errors import UserError
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """`width`: of every layer and of the output. LSTM: `input_width` narrows the stacked features first.
+    """`width`: of every layer and of the output. LSTM: `channels` of the convolutions over each stack of
+    features (none: no convolutions), `input_width` narrows what comes of it.
 
     What an encoder does not know stays None; Emformer takes its own defaults for None.
     """
@@ -18,6 +19,7 @@ class EncoderConfig:
     num_layers: int
     width: int
     input_width: int | None = None
+    channels: tuple[int, ...] | None = None
     dropout: float | None = None
     num_heads: int | None = None
     segment_frames: int | None = None  # of 80 ms
@@ -55,9 +57,14 @@ class TransducerConfig:
         try:
             parts = {
                 **settings,
-                "encoder": EncoderConfig(**settings["encoder"]),
+                "encoder": EncoderConfig(**_with_tuples(settings["encoder"])),
                 "predictor": PredictorConfig(**settings["predictor"]),
             }
             return TransducerConfig(**parts)
         except (TypeError, KeyError) as error:
             raise UserError(f"model settings: {error}; they must be those of a TransducerConfig") from error
+
+
+def _with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows lists only."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}

@@ -1,4 +1,5 @@
-"""Streaming LSTM encoder: stacked features, a projection, then LSTM layers with residual paths and layer norm.
+"""Streaming LSTM encoder: stacked features, perhaps convolutions, a projection, then LSTM layers with residual paths
+and layer norm.
 
 Matrices are explicit 2-D parameters and reach the kernel as arguments, so that masked or quantised weights
 given through `torch.func.functional_call` are the ones in use (`nn.LSTM` keeps a second list of its weights).
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.config import EncoderConfig
+from pipeline.models.convolution import Convolutions
 from pipeline.models.streaming import FEATURES_PER_FRAME, stack
 
 
@@ -55,6 +57,9 @@ class LSTMEncoder(nn.Module):
         super().__init__()
         self.num_mel_bins, self.config, self.output_width = num_mel_bins, config, config.width
         stacked_width = FEATURES_PER_FRAME * num_mel_bins
+        self.convolutions = Convolutions(num_mel_bins, config.channels) if config.channels else None
+        if self.convolutions is not None:
+            stacked_width = self.convolutions.output_width
         input_width = config.input_width or config.width
         self.input = nn.Linear(stacked_width, input_width)
         nn.init.normal_(self.input.weight, std=1 / math.sqrt(stacked_width))
@@ -91,7 +96,7 @@ class LSTMEncoder(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         if stacked_BTF.shape[1] == 0:  # torch's LSTM refuses an empty sequence
             return stacked_BTF.new_zeros(len(stacked_BTF), 0, self.output_width), hidden_LBD, cell_LBD
-        x_BTD = self.input(stacked_BTF)
+        x_BTD = self.input(stacked_BTF if self.convolutions is None else self.convolutions(stacked_BTF))
         hidden, cell = [], []
         for index, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             y_BTD, last_hidden_BD, last_cell_BD = layer(x_BTD, hidden_LBD[index], cell_LBD[index])

@@ -6,10 +6,10 @@ No array that is given is changed. Twin: runtime/recogniser.py; `tests/test_fast
 """
 
 import numpy as np
-from numba import njit
 
 from pipeline.decoding.token_lattice import BLANK_ID
-from pipeline.runtime.fast_weights import EncoderWeights, Matrix
+from pipeline.runtime.fast_convolution import compiled, convolve
+from pipeline.runtime.fast_weights import ConvolutionWeights, EncoderWeights, Matrix
 from pipeline.runtime.frames import FEATURES_PER_FRAME
 
 NORM_EPSILON = np.float32(1e-5)  # of torch's LayerNorm
@@ -26,8 +26,6 @@ TANH_BELOW = tuple(
     np.float32(value)
     for value in (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
 )
-
-compiled = njit(cache=True, fastmath={"contract"}, error_model="numpy")
 
 
 @compiled
@@ -58,9 +56,11 @@ def encode(features_BNF, state_B2LD, nameless_weights):
 
     A state is hidden and cell; `nameless_weights`: EncoderWeights.
     """
-    statistics, first, first_bias, from_input, from_hidden, scales, biases, norms = nameless_weights
-    matrix = Matrix(first[0], first[1])
-    weights = EncoderWeights(statistics, matrix, first_bias, from_input, from_hidden, scales, biases, norms)
+    statistics, given, first, first_bias, from_input, from_hidden, scales, biases, norms = nameless_weights
+    convolutions, matrix = ConvolutionWeights(given[0], given[1], given[2]), Matrix(first[0], first[1])
+    weights = EncoderWeights(
+        statistics, convolutions, matrix, first_bias, from_input, from_hidden, scales, biases, norms
+    )
     state_B2LD = state_B2LD.copy()
     encoded_BD = np.empty((len(features_BNF), state_B2LD.shape[3]), np.float32)
     for b in range(len(features_BNF)):
@@ -82,13 +82,8 @@ def predict(context_2, weights):
 @compiled
 def _encode(frame_NF, hidden_LD, cell_LD, weights):
     """One frame of eight feature rows -> encoded_D; hidden and cell are moved on in place."""
-    num_features, num_bins = frame_NF.shape
-    stacked_C = np.empty(num_features * num_bins, np.float32)
-    for n in range(num_features):
-        for f in range(num_bins):
-            value = (frame_NF[n, f] - weights.statistics_2F[0, f]) * weights.statistics_2F[1, f]
-            stacked_C[n * num_bins + f] = value
-    x_D = product(weights.input, stacked_C) + weights.input_bias_I
+    normalised_NF = (frame_NF - weights.statistics_2F[0]) * weights.statistics_2F[1]
+    x_D = product(weights.input, convolve(normalised_NF, weights.convolutions)) + weights.input_bias_I
     for layer in range(len(hidden_LD)):
         _lstm(layer, x_D, hidden_LD[layer], cell_LD[layer], weights)
         y_D = hidden_LD[layer].copy() if layer == 0 else x_D + hidden_LD[layer]

@@ -14,7 +14,8 @@ import numpy as np
 from pipeline.compression import packed_format
 from pipeline.compression.packed_format import Coded, Contents
 from pipeline.errors import UserError
-from pipeline.models.config import TransducerConfig
+from pipeline.models.config import EncoderConfig, TransducerConfig
+from pipeline.models.convolution_sizes import KERNEL, layer_sizes
 from pipeline.runtime.tensors import check_tensors, config_of, lstm_shapes
 
 MANTISSAS = (1024, 1117, 1218, 1328, 1448, 1579, 1722, 1878)  # as in compression/quantizers.py
@@ -27,6 +28,18 @@ class Matrix(NamedTuple):
     scale_R: np.ndarray
 
 
+class ConvolutionWeights(NamedTuple):
+    """Of all layers behind each other, none or many. Rows of `sizes_L4`: LayerSizes.
+
+    Kernels are few numbers that each frame reads at many places, so they are float32: by input channel, place (nine),
+    output channel.
+    """
+
+    kernels: np.ndarray
+    biases: np.ndarray
+    sizes_L4: np.ndarray
+
+
 class EncoderWeights(NamedTuple):
     """L layers of D cells (G = 4 D gates i, f, g, o); I: inputs of the widest layer, shorter ones end in zero rows.
 
@@ -34,6 +47,7 @@ class EncoderWeights(NamedTuple):
     """
 
     statistics_2F: np.ndarray
+    convolutions: ConvolutionWeights
     input: Matrix
     input_bias_I: np.ndarray
     from_input_LIG: np.ndarray
@@ -102,11 +116,11 @@ def weights_of(contents: Contents) -> Weights:
     """The arrays of a packed LSTM transducer. Raises ValueError, or what a damaged header causes, for anything else."""
     config = config_of(contents)
     _check(config, contents)
-    return _weights(config.encoder.num_layers, contents)
+    return _weights(config.encoder, contents)
 
 
-def _weights(num_layers: int, contents: Contents) -> Weights:
-    coded = contents.coded
+def _weights(config: EncoderConfig, contents: Contents) -> Weights:
+    coded, num_layers = contents.coded, config.num_layers
 
     def matrix(name: str) -> Matrix:
         item = coded[f"{name}.weight"]
@@ -125,9 +139,18 @@ def _weights(num_layers: int, contents: Contents) -> Weights:
     for rows_IG, item in zip(from_input_LIG, inputs, strict=True):
         rows_IG[: item.integers.shape[1]] = item.integers.T
     norms = [[vector(f"encoder.norms.{i}.{part}") for part in ("weight", "bias")] for i in range(num_layers)]
+    sizes = layer_sizes(config.channels or ())
+    kernels = [_kernel(coded[f"encoder.convolutions.{i}.weight"]) for i in range(len(sizes))]
+    biases = [vector(f"encoder.convolutions.{i}.bias") for i in range(len(sizes))]
+    none = np.zeros(0, np.float32)
     embedding = coded["predictor.embedding.weight"]
     encoder = EncoderWeights(
         statistics_2F=np.stack([vector("feature_mean_F"), vector("feature_scale_F")]),
+        convolutions=ConvolutionWeights(
+            kernels=np.concatenate([none, *kernels]),
+            biases=np.concatenate([none, *biases]),
+            sizes_L4=np.array(sizes, np.int64).reshape(-1, 4),
+        ),
         input=matrix("encoder.input"),
         input_bias_I=vector("encoder.input.bias"),
         from_input_LIG=from_input_LIG,
@@ -141,7 +164,7 @@ def _weights(num_layers: int, contents: Contents) -> Weights:
     search = SearchWeights(
         encoder_projection=matrix("joiner.encoder_projection"),
         encoder_projection_bias_J=vector("joiner.encoder_projection.bias"),
-        embedding_VP=embedding.integers.astype(np.float32) * _steps(embedding)[:, None],
+        embedding_VP=_floats(embedding),
         mix=matrix("predictor.mix"),
         mix_bias_P=vector("predictor.mix.bias"),
         predictor_projection=matrix("joiner.predictor_projection"),
@@ -149,6 +172,15 @@ def _weights(num_layers: int, contents: Contents) -> Weights:
         output_bias_V=vector("joiner.output.bias"),
     )
     return Weights(encoder, search)
+
+
+def _floats(item: Coded) -> np.ndarray:
+    return item.integers.astype(np.float32) * _steps(item)[:, None]
+
+
+def _kernel(item: Coded) -> np.ndarray:
+    kernel_OKC = _floats(item).reshape(len(item.integers), KERNEL * KERNEL, -1)
+    return kernel_OKC.transpose(2, 1, 0).ravel()
 
 
 def _steps(item: Coded) -> np.ndarray:

@@ -1,8 +1,8 @@
 """A transducer as the three ONNX graphs of sherpa-onnx's streaming LSTM transducer.
 
 Written node by node, so that the file holds the model's arithmetic and nothing of a tracer. Feature statistics are
-folded into the first matrix and the joiner's two projections lie in encoder and predictor: a frame and a context are
-projected once, and the joiner is what is computed for each pair.
+folded into the first matrix (unless convolutions come before it) and the joiner's two projections lie in encoder and
+predictor: a frame and a context are projected once, and the joiner is what is computed for each pair.
 
     encoder   x (N, T, F), h (L, N, D), c (L, N, D) -> encoder_out (N, T / 8, J), next_h, next_c
     decoder   y (N, 2) int64, the older token first -> decoder_out (N, J)          (its name for the predictor)
@@ -73,10 +73,15 @@ def encoder_graph(model: Transducer, chunk_frames: int) -> onnx.ModelProto:
         raise UserError(f"encoder {model.config.encoder.name}: only the LSTM encoder can be exported to ONNX")
     num_layers, width = encoder.config.num_layers, encoder.config.width
     graph = _Graph()
-    stacked_shape = np.array([0, -1, FEATURES_PER_FRAME * encoder.num_mel_bins], np.int64)
-    x = graph.add("Reshape", ["x", graph.constant("stacked_shape", stacked_shape)], "stacked_NTF")
+    if encoder.convolutions is None:
+        shape = np.array([0, -1, FEATURES_PER_FRAME * encoder.num_mel_bins], np.int64)
+        x = graph.add("Reshape", ["x", graph.constant("stacked_shape", shape)], "stacked_NTF")
+        weight_and_bias = folded_input(model)
+    else:
+        x = _convolve(graph, model)
+        weight_and_bias = _array(encoder.input.weight), _array(encoder.input.bias)
     x = graph.add("Transpose", [x], "stacked_TNF", perm=[1, 0, 2])
-    x = graph.linear(x, "encoder.input", *folded_input(model), "layer_0.input")
+    x = graph.linear(x, "encoder.input", *weight_and_bias, "layer_0.input")
     hidden, cell = ([f"{letter}_{index}" for index in range(num_layers)] for letter in "hc")
     for name, parts in (("h", hidden), ("c", cell)):
         ones = graph.constant(f"{name}_split", np.ones(num_layers, np.int64))
@@ -160,6 +165,28 @@ def folded_input(model: Transducer) -> tuple[np.ndarray, np.ndarray]:
     weight_RF = _array(layer.weight).astype(np.float64) * scale_F
     bias_R = _array(layer.bias).astype(np.float64) - weight_RF @ mean_F
     return weight_RF.astype(np.float32), bias_R.astype(np.float32)
+
+
+def _convolve(graph: _Graph, model: Transducer) -> str:
+    """The convolutions' output (N, T / 8, F'). Statistics come first: borders are padded with zeros after them."""
+    convolutions = model.encoder.convolutions
+    x = graph.add("Sub", ["x", graph.constant("mean", _array(model.feature_mean_F))], "centred")
+    x = graph.add("Mul", [x, graph.constant("scale", _array(model.feature_scale_F))], "normalised")
+    shape = np.array([-1, 1, FEATURES_PER_FRAME, model.encoder.num_mel_bins], np.int64)
+    x = graph.add("Reshape", [x, graph.constant("frame_shape", shape)], "frames_MCTF")
+    for index, layer in enumerate(convolutions):
+        here = f"convolution_{index}"
+        weights = [
+            graph.constant(f"{here}.weight", _array(layer.kernel_OCTF())),
+            graph.constant(f"{here}.bias", _array(layer.bias)),
+        ]
+        x = graph.add("Conv", [x, *weights], f"{here}.sum", strides=layer.stride, pads=[1, 1, 1, 1])
+        x = graph.add("Relu", [x], f"{here}.output")
+    x = graph.add("Transpose", [x], "convolved_MTFC", perm=[0, 2, 3, 1])
+    batch = graph.add("Shape", ["x"], "batch", end=1)
+    rest = graph.constant("convolved_rest", np.array([-1, convolutions.output_width], np.int64))
+    shape = graph.add("Concat", [batch, rest], "convolved_shape", axis=0)
+    return graph.add("Reshape", [x, shape], "convolved_NTF")
 
 
 def _gates(tensor: Tensor) -> np.ndarray:

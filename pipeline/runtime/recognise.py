@@ -6,18 +6,23 @@ length).
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from pipeline.decoding.greedy import GreedyResult, greedy
+from pipeline.decoding.batch_beam import beam_search
+from pipeline.decoding.token_lattice import TokenPath
 from pipeline.errors import UserError
 from pipeline.features.fbank import fbank
+from pipeline.models.transducer import Transducer
 from pipeline.runtime.audio import SAMPLE_RATE_HZ
 from pipeline.runtime.frames import FEATURES_PER_FRAME, FRAME_S
+
+# (model, encoded_BTD, frame_lengths_B) -> the path of each utterance
+WholeSearch = Callable[[Transducer, torch.Tensor, torch.Tensor], list[TokenPath]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,9 @@ class Transcript:
 
 
 @torch.inference_mode()
-def transcribe(packed, samples_S: np.ndarray, from_s: float = 0.0) -> Transcript:
+def transcribe(
+    packed, samples_S: np.ndarray, from_s: float = 0.0, search: WholeSearch = beam_search
+) -> Transcript:
     """One utterance (float32, 16 kHz, mono) through features, encoder and search of a loaded bundle.
 
     What is said before `from_s` (the end of a wake word) is heard, but not searched. Raises UserError where it is
@@ -57,7 +64,7 @@ def transcribe(packed, samples_S: np.ndarray, from_s: float = 0.0) -> Transcript
     start = time.perf_counter()
     features_1NF = fbank(torch.from_numpy(samples_S)[None], packed.fbank_config)
     start_frame = int(from_s / FRAME_S)
-    result = _decode_batch(model, [features_1NF[0]], [start_frame])[0]
+    result = _decode_batch(model, [features_1NF[0]], [start_frame], search)[0]
     pieces = packed.tokenizer.pieces
     return Transcript(
         text=packed.tokenizer.decode(result.tokens),
@@ -71,7 +78,7 @@ def transcribe(packed, samples_S: np.ndarray, from_s: float = 0.0) -> Transcript
     )
 
 
-def confidence(result: GreedyResult) -> float:
+def confidence(result: TokenPath) -> float:
     """exp(path log-probability / (tokens + 1)): 1 for a path without doubt, whatever its length."""
     return math.exp(min(0.0, float(result.log_prob)) / (len(result.tokens) + 1))
 
@@ -83,20 +90,22 @@ def decode_many(
     start_frames: Sequence[int],
     batch_frames: int = 24_000,
     name: str = "",
-) -> list[GreedyResult]:
-    """Greedy results for features (N, F) in the order given, each searched from its start frame (80 ms) on, where
-    its emission frames count from; batches hold up to `batch_frames` padded 10 ms frames.
+) -> list[TokenPath]:
+    """Best paths (beam search) for features (N, F) in the order given, each searched from its start frame (80 ms) on,
+    where its emission frames count from; batches hold up to `batch_frames` padded 10 ms frames.
 
     Utterances go by length, so that batches hold little padding; progress on stderr.
     """
     order = sorted(range(len(features)), key=lambda index: -len(features[index]))
-    results: list[GreedyResult | None] = [None] * len(features)
+    results: list[TokenPath | None] = [None] * len(features)
     with tqdm(total=len(order), desc=name, unit="utt", mininterval=1.0) as progress:
         start = 0
         while start < len(order):
             size = max(1, batch_frames // max(1, len(features[order[start]])))
             chosen = order[start : start + size]
-            found = _decode_batch(model, [features[i] for i in chosen], [start_frames[i] for i in chosen])
+            found = _decode_batch(
+                model, [features[i] for i in chosen], [start_frames[i] for i in chosen], beam_search
+            )
             for index, result in zip(chosen, found, strict=True):
                 results[index] = result
             start += size
@@ -105,8 +114,8 @@ def decode_many(
 
 
 def _decode_batch(
-    model, features: Sequence[np.ndarray | torch.Tensor], start_frames: Sequence[int]
-) -> list[GreedyResult]:
+    model, features: Sequence[np.ndarray | torch.Tensor], start_frames: Sequence[int], search: WholeSearch
+) -> list[TokenPath]:
     """features: list of (N, F). An utterance shorter than one encoder frame is padded to one."""
     tensors = [torch.as_tensor(np.asarray(item, dtype=np.float32)) for item in features]
     lengths_B = torch.tensor([max(FEATURES_PER_FRAME, len(item)) for item in tensors])
@@ -116,4 +125,4 @@ def _decode_batch(
     device = next(iter(model.parameters())).device
     inputs_B = (lengths_B.to(device), torch.tensor(start_frames, device=device))
     encoded_BTD, frame_lengths_B = model.encode(features_BNF.to(device), *inputs_B)
-    return greedy(model, encoded_BTD, frame_lengths_B)
+    return search(model, encoded_BTD, frame_lengths_B)

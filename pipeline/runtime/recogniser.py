@@ -7,8 +7,9 @@
     recogniser.text(state)                       # what has been said so far
     state = recogniser.finish(state)
 
-State goes in and out and is never changed in place: a state may be kept and gone on from twice. The encoder
-always takes one 80 ms frame at a time, so that results do not depend on how the samples were cut.
+`transcribe` is the beam search, a stream is searched greedily, so that it never takes a word back (`engine.py` streams
+with the beam). State goes in and out and is never changed in place: a state may be kept and gone on from twice. The
+encoder always takes one 80 ms frame at a time, so that results do not depend on how the samples were cut.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ import soxr
 import torch
 from torch import Tensor
 
-from pipeline.decoding.greedy import GreedyResult
+from pipeline.decoding.token_lattice import TokenPath
 from pipeline.errors import UserError
 from pipeline.features import fbank
 from pipeline.runtime.audio import SAMPLE_RATE_HZ, SHORTEST_S
@@ -89,9 +90,9 @@ class Recogniser:
     def text(self, state: StreamState) -> str:
         return self.packed.tokenizer.decode(state.tokens)
 
-    def result(self, state: StreamState) -> GreedyResult:
+    def result(self, state: StreamState) -> TokenPath:
         """The same record that a whole utterance gives."""
-        return GreedyResult(list(state.tokens), list(state.frames), state.log_prob)
+        return TokenPath(list(state.tokens), list(state.frames), state.log_prob, 0.0)
 
     @torch.inference_mode()
     def _advance(self, features_NF: Tensor, state: StreamState) -> StreamState:

@@ -1,12 +1,16 @@
 """Names and shapes of an LSTM transducer's tensors: they judge a file without the model (`models/transducer.py`)."""
 
+from collections.abc import Sequence
+
 from pipeline.compression.packed_format import Contents
 from pipeline.models.config import TransducerConfig
+from pipeline.models.convolution_sizes import KERNEL, layer_sizes, output_width
 from pipeline.runtime.frames import FEATURES_PER_FRAME
 
 CONTEXT_SIZE = 2  # tokens that the predictor sees
 STATISTICS = "statistics."  # prefix of tensors beside the model's
 LARGEST_SETTING = 8192  # no width, layer count or table of a file's model may be larger
+MOST_CONVOLUTIONS, MOST_CHANNELS = 8, 1024
 
 
 def config_of(contents: Contents) -> TransducerConfig:
@@ -40,13 +44,15 @@ def lstm_shapes(config: TransducerConfig) -> dict[str, tuple[int, ...]]:
     encoder, joiner = config.encoder, config.joiner_width
     width, bins, vocab = encoder.width, config.num_mel_bins, config.vocab_size
     first, predictor = encoder.input_width or width, config.predictor.width
-    sizes = (width, bins, vocab, joiner, first, predictor, encoder.num_layers)
-    if not all(type(size) is int and 1 <= size <= LARGEST_SETTING for size in sizes):
-        raise ValueError("a width is none")
+    channels = encoder.channels or ()
+    _check_sizes((width, bins, vocab, joiner, first, predictor, encoder.num_layers), LARGEST_SETTING)
+    if not isinstance(channels, tuple) or len(channels) > MOST_CONVOLUTIONS:
+        raise ValueError(f"its channels are no list of at most {MOST_CONVOLUTIONS} sizes")
+    _check_sizes(channels, MOST_CHANNELS)
     shapes = {
         "feature_mean_F": (bins,),
         "feature_scale_F": (bins,),
-        "encoder.input.weight": (first, FEATURES_PER_FRAME * bins),
+        "encoder.input.weight": (first, output_width(FEATURES_PER_FRAME, bins, channels)),
         "encoder.input.bias": (first,),
         "predictor.embedding.weight": (vocab, predictor),
         "predictor.mix.weight": (predictor, CONTEXT_SIZE * predictor),
@@ -57,6 +63,10 @@ def lstm_shapes(config: TransducerConfig) -> dict[str, tuple[int, ...]]:
         "joiner.output.weight": (vocab, joiner),
         "joiner.output.bias": (vocab,),
     }
+    for index, sizes in enumerate(layer_sizes(channels)):
+        layer = f"encoder.convolutions.{index}"
+        shapes[f"{layer}.weight"] = (sizes.out_channels, KERNEL * KERNEL * sizes.in_channels)
+        shapes[f"{layer}.bias"] = (sizes.out_channels,)
     for index in range(encoder.num_layers):
         layer = f"encoder.layers.{index}"
         shapes[f"{layer}.weight_ih"] = (4 * width, width if index else first)
@@ -64,3 +74,8 @@ def lstm_shapes(config: TransducerConfig) -> dict[str, tuple[int, ...]]:
         shapes[f"{layer}.bias"] = (4 * width,)
         shapes |= {f"encoder.norms.{index}.{part}": (width,) for part in ("weight", "bias")}
     return shapes
+
+
+def _check_sizes(sizes: Sequence[int], largest: int) -> None:
+    if not all(type(size) is int and 1 <= size <= largest for size in sizes):
+        raise ValueError("a width is none")

@@ -21,7 +21,8 @@ from pipeline.corpus.shards import load_feature_matrix
 from pipeline.decoding.endpoint_input import EndpointModelConfig, pause_features
 from pipeline.decoding.endpoint_model import EndpointModel
 from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig
-from pipeline.decoding.greedy import BLANK_ID, GreedyResult, greedy
+from pipeline.decoding.greedy import greedy
+from pipeline.decoding.token_lattice import BLANK_ID, TokenPath
 from pipeline.decoding.word_lattice import SPACE
 from pipeline.errors import UserError
 from pipeline.evaluation.streams import (
@@ -159,7 +160,7 @@ def _continued_features(cut: MonoCut, silence_s: float) -> np.ndarray:
     return continued(features_NF, start, stop, int(silence_s / STEP_S))
 
 
-def _example(packed: Packed, cut: MonoCut, encoded_TD: Tensor, start: int, result: GreedyResult) -> Example:
+def _example(packed: Packed, cut: MonoCut, encoded_TD: Tensor, start: int, result: TokenPath) -> Example:
     begins_word = [packed.tokenizer.pieces[token][0].startswith(SPACE) for token in result.tokens]
     blank_T = blank_posteriors(packed.model, encoded_TD, result)
     pause_TD = torch.from_numpy(pause_features(result.frames, begins_word, blank_T))
@@ -167,7 +168,7 @@ def _example(packed: Packed, cut: MonoCut, encoded_TD: Tensor, start: int, resul
     return Example(encoded_TD, pause_TD, (ends_ms_T >= 1000 * speech_end_s(cut)).float())
 
 
-def blank_posteriors(model: Transducer, encoded_TD: Tensor, result: GreedyResult) -> np.ndarray:
+def blank_posteriors(model: Transducer, encoded_TD: Tensor, result: TokenPath) -> np.ndarray:
     """P(blank) in each frame along the greedy path: what the search saw before it chose."""
     token_at = dict(zip(result.frames, result.tokens, strict=True))
     context, contexts = (BLANK_ID,) * CONTEXT_SIZE, []

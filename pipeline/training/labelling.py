@@ -15,7 +15,7 @@ from tqdm import tqdm
 from pipeline.corpus.datamodule import collate, trainable
 from pipeline.corpus.teacher_targets import Target, write_shard
 from pipeline.corpus.tokenizer import Tokenizer
-from pipeline.decoding.greedy import greedy
+from pipeline.decoding.batch_beam import beam_search
 from pipeline.losses.distillation import path_logits
 from pipeline.losses.rnnt import best_alignment, fused_joiner, transducer_loss
 from pipeline.models.transducer import Transducer
@@ -60,8 +60,8 @@ def label_batch(
     batch = collate(list(cuts), lambda cut: tokenizer.encode(cut.supervisions[0].text or ""))
     inputs = (batch.features_BNF, batch.feature_lengths_B, batch.start_frames_B)
     encoded_BTD, frame_lengths_B = model.encode(*inputs)
-    heard = greedy(model, encoded_BTD, frame_lengths_B)
     is_pseudo = [cut.supervisions[0].text is None for cut in cuts]
+    heard = beam_search(model, encoded_BTD, frame_lengths_B) if any(is_pseudo) else []
     labels = [
         heard[b].tokens if is_pseudo[b] else batch.tokens_BU[b, : batch.token_lengths_B[b]].tolist()
         for b in range(len(cuts))

@@ -13,9 +13,9 @@ from torch.func import functional_call
 
 from pipeline.corpus.batch import Batch
 from pipeline.corpus.tokenizer import Tokenizer
-from pipeline.decoding.greedy import greedy
+from pipeline.decoding.batch_beam import beam_search
 from pipeline.features.augment import SpecAugmentConfig, spec_augment
-from pipeline.features.perturb import PerturbConfig, Told, perturb
+from pipeline.features.perturb import PerturbConfig, Told, perturb, wrong_history
 from pipeline.models.transducer import Transducer
 from pipeline.training.config import TrainerConfig
 from pipeline.training.objectives import StepView
@@ -27,7 +27,7 @@ Objective = tuple[str, float, Callable[[StepView], Tensor]]
 
 
 class TransducerTask(pl.LightningModule):
-    """Logs `loss` and one `loss/<objective>` per epoch, and the dev set's WER (greedy) as `dev_wer`.
+    """Logs `loss` and one `loss/<objective>` per epoch, and the dev set's WER (beam search) as `dev_wer`.
 
     With a compressor each step runs on `compressor.weights(model)`: masked, perhaps quantised.
     """
@@ -47,7 +47,8 @@ class TransducerTask(pl.LightningModule):
         super().__init__()
         self.model, self.objectives, self.compressor = model, list(objectives), compressor
         self.augment, self.settings, self.tokenizer = augment, trainer_config, tokenizer
-        self.perturb = perturb if perturb != PerturbConfig() else None
+        self.perturb = perturb or PerturbConfig()
+        self.hears_anew = replace(self.perturb, wrong_history=0.0) != PerturbConfig()
         self.num_steps, self.seed = num_steps, seed
         self._masks = torch.Generator()
         self._heard_by_dev = (model,)  # in a tuple: a submodule would be loaded over the model on resume
@@ -60,10 +61,12 @@ class TransducerTask(pl.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         # Dropout, step by step: loaders draw from torch's generator too, at other moments after a resume.
         torch.manual_seed(1_000_003 * self.seed + self.global_step)
-        if self.perturb is not None:
+        if self.hears_anew:
             batch = told_anew(batch, self.perturb, self._masks)
+        wrong, vocab_size = self.perturb.wrong_history, self.model.config.vocab_size
+        history_BU = wrong_history(batch.tokens_BU, wrong, vocab_size, self._masks)
         features_BNF = spec_augment(batch.features_BNF, batch.feature_lengths_B, self.augment, self._masks)
-        inputs = (features_BNF, batch.feature_lengths_B, batch.tokens_BU, batch.start_frames_B)
+        inputs = (features_BNF, batch.feature_lengths_B, history_BU, batch.start_frames_B)
         if self.compressor is None:
             outputs = self.model(*inputs)
         else:
@@ -96,7 +99,8 @@ class TransducerTask(pl.LightningModule):
         (model,) = self._heard_by_dev
         inputs = (batch.features_BNF, batch.feature_lengths_B, batch.start_frames_B)
         encoded_BTD, frame_lengths_B = model.encode(*inputs)
-        for cut, result in zip(batch.utterances, greedy(model, encoded_BTD, frame_lengths_B), strict=True):
+        paths = beam_search(model, encoded_BTD, frame_lengths_B)
+        for cut, result in zip(batch.utterances, paths, strict=True):
             reference = (cut.supervisions[0].text or "").split()
             found = kaldialign.edit_distance(reference, self.tokenizer.decode(result.tokens).split())
             self._dev_errors += found["total"]
