@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.files import copy_atomically, read_yaml, write_atomically
 from pipeline.params import from_mapping, unknown_key
+from pipeline.processes import end_with_parent
 
 KEPT = {"data", "reports"}  # written by the run itself, not copied
 TRACKING_DEFAULT = "sqlite:///{}/mlflow.db"
@@ -118,7 +119,11 @@ def repro(folder: Path, preset: str, root: Path) -> int:
         "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI") or TRACKING_DEFAULT.format(root),
     }
     return subprocess.run(
-        [sys.executable, "-m", "dvc", "repro", "report"], cwd=folder, env=environment, check=False
+        [sys.executable, "-m", "dvc", "repro", "report"],
+        cwd=folder,
+        env=environment,
+        check=False,
+        preexec_fn=end_with_parent,  # or DVC would go on when this process is killed, and meet the next one
     ).returncode
 
 

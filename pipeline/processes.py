@@ -17,7 +17,7 @@ DVC_LOCK = Path(".dvc/tmp/rwlock")  # DVC enters its process and files here befo
 def die_with_parent() -> None:
     """Kill this process as soon as its parent is gone: `ProcessPoolExecutor(initializer=die_with_parent)`."""
     parent = os.getppid()
-    _ask_the_kernel()
+    end_with_parent()
     threading.Thread(target=_watch, args=(lambda: os.getppid() == parent,), daemon=True).start()
 
 
@@ -35,7 +35,7 @@ def die_with_driver() -> None:
     drivers = _running_dvc()
     # Killed while this process was importing: init, or whatever adopts orphans, stands where DVC stood.
     late = bool(drivers) and (driver is None or driver.pid not in drivers)
-    _ask_the_kernel()
+    end_with_parent()
 
     def alive() -> bool:
         if late or os.getppid() != parent:
@@ -63,8 +63,11 @@ def _running_dvc() -> set[int]:
         return set()
 
 
-def _ask_the_kernel() -> None:
-    """Linux: SIGKILL from the kernel the moment the parent dies. Elsewhere the watching thread does it."""
+def end_with_parent() -> None:
+    """Linux: SIGKILL from the kernel the moment the parent dies; elsewhere only a watching thread sees it.
+
+    For a program that is not ours: `subprocess.run(…, preexec_fn=end_with_parent)`.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.conftest import copy_of, dvc, toy_environment
+from tests.conftest import ROOT, copy_of, dvc, toy_environment
 
 STAGE = "student"
 FORCED = ("repro", "--force", "--no-run-cache", "--single-item", STAGE)
@@ -80,3 +80,18 @@ def test_a_killed_training_goes_on_to_the_same_numbers(workspace):
     assert (folder / "model.safetensors").read_bytes() == weights
     card = json.loads((folder / "card.json").read_text())
     assert card["run_id"] == killed, "the killed MLflow run goes on"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere DVC goes on until its stage has ended")
+def test_dvc_ends_with_the_preset_that_started_it(tmp_path):
+    """A preset that was killed once left its DVC behind, which went on beside the next one."""
+    (tmp_path / "python").write_text("#!/bin/sh\necho $$\nexec sleep 60\n")
+    (tmp_path / "python").chmod(0o755)
+    code = "import sys; from pathlib import Path; from pipeline import presets; sys.executable = sys.argv[1]; "
+    code += "presets.repro(Path(sys.argv[2]), 'toy', Path(sys.argv[2]))"
+    command = [sys.executable, "-c", code, str(tmp_path / "python"), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as preset:
+        driver = psutil.Process(int(preset.stdout.readline()))
+        assert driver.is_running()
+        preset.kill()
+        driver.wait(timeout=10)
