@@ -14,11 +14,13 @@ from safetensors.numpy import save_file
 
 from pipeline.compression.packed_format import Coded
 from pipeline.decoding import trail
+from pipeline.decoding.batch_beam import beam_search
 from pipeline.decoding.beam import BeamSearch
 from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.endpoint_input import EndpointModelConfig
 from pipeline.decoding.endpoint_model import EndpointModel
 from pipeline.decoding.endpointer import EndpointConfig
+from pipeline.decoding.greedy import greedy
 from pipeline.decoding.lattice import best_path, n_best
 from pipeline.decoding.lattice_format import read_lattice
 from pipeline.decoding.search import BeamConfig
@@ -39,7 +41,7 @@ from pipeline.runtime.endpoint_score import (
 from pipeline.runtime.engine import Engine, EngineConfig
 from pipeline.runtime.events import FinalEnd, Partial, Revise, SpeculativeEnd
 from pipeline.runtime.kernels import FastKernels
-from pipeline.runtime.recogniser import Recogniser
+from pipeline.runtime.recognise import transcribe
 from pipeline.runtime.speculation import Ledger, deliver
 from pipeline.runtime.torch_kernels import TorchKernels
 from tests.tiny_model import noise, tiny_packed, write_tiny
@@ -193,13 +195,14 @@ def test_finals_are_those_of_an_engine_that_never_speculates(packed, seed):
     assert seed or adopted
 
 
-def test_a_beam_of_one_is_the_recogniser(packed):
-    """Greedy search of the whole recording, by other code; one turn without end."""
+@pytest.mark.parametrize("num_states, search", [(1, greedy), (8, beam_search)])
+def test_one_turn_without_end_is_the_search_of_the_whole_recording(packed, num_states, search):
+    """By other code: greedily with one hypothesis, the batch's beam search with eight."""
     never = Endpointer(RuleScore(1e9), dataclasses.replace(THRESHOLDS, max_silence_ms=1e9))
-    engine = Engine(packed, EngineConfig(BeamConfig(1), max_turn_s=99), never)
+    engine = Engine(packed, EngineConfig(BeamConfig(num_states), max_turn_s=99), never)
     for from_s in (0.0, 0.5):
         events = heard(engine, noise(9, 1), [2_000], from_s=from_s)
-        assert events[-1].text == Recogniser(packed).transcribe(noise(9, 1), from_s=from_s).text != ""
+        assert events[-1].text == transcribe(packed, noise(9, 1), from_s, search).text != ""
         assert isinstance(events[-1], FinalEnd) and not any(isinstance(e, FinalEnd) for e in events[:-1])
 
 

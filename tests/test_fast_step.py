@@ -22,7 +22,9 @@ from pipeline.runtime.bundle_model import write_packed
 from pipeline.runtime.fast_convolution import convolve
 from pipeline.runtime.fast_recogniser import FastRecogniser
 from pipeline.runtime.fast_weights import ConvolutionWeights, load_fast
+from pipeline.runtime.kernels import FastKernels, kernels_of
 from pipeline.runtime.recogniser import Recogniser
+from pipeline.runtime.torch_kernels import TorchKernels
 from tests.conftest import ROOT, stage_environment
 from tests.reference_convolution import slow_convolution
 from tests.test_bundle import FEATURES, converted, model_config, speech_like, tokenizer
@@ -93,6 +95,17 @@ def test_convolutions_are_the_references(num_mel_bins, channels):
     arrays = [np.concatenate(parts).astype(np.float32) for parts in (kernels, biases)]
     weights = ConvolutionWeights(*arrays, np.array(sizes, np.int64).reshape(-1, 4))
     np.testing.assert_allclose(convolve(frame_NF, weights), expected_TFC.ravel(), rtol=1e-5, atol=1e-4)
+
+
+def test_streams_that_are_encoded_together_are_the_references(model_file):
+    packed = load_packed(model_file)
+    fast, slow = kernels_of(packed), TorchKernels(packed)
+    assert isinstance(fast, FastKernels)
+    ours, expected = [fast.encoder_state()] * 3, [slow.encoder_state()] * 3
+    for features_BNF in np.random.default_rng(0).normal(-5, 2, (4, 3, 8, 16)).astype(np.float32):
+        our_frames, ours = fast.encode(features_BNF, ours)
+        expected_frames, expected = slow.encode(features_BNF, expected)
+        np.testing.assert_allclose(our_frames, expected_frames, atol=3e-5)
 
 
 def test_a_state_may_be_gone_on_from_twice(engines):

@@ -18,11 +18,11 @@ BLANK_BONUS = 3.0  # nats for blank, so that words take their time
 
 
 def write_tiny(path: Path, encoder: str = "lstm") -> Path:
-    """One layer, 48 tokens, 16 mel bins, an LSTM with convolutions; loads in milliseconds."""
+    """One layer, 48 tokens, 16 mel bins; loads in milliseconds."""
     drawn = random.Random(0)
     tokenizer = Tokenizer(train_tokenizer([" ".join(drawn.choices(WORDS, k=6)) for _ in range(200)], 48))
     config = {
-        "encoder": {"name": encoder, "num_layers": 1, "width": 24, "channels": (4, 8)},
+        "encoder": {"name": encoder, "num_layers": 1, "width": 24},
         "predictor": {"width": 20},
         "joiner_width": 20,
         "vocab_size": tokenizer.vocab_size,
