@@ -87,7 +87,9 @@ def test_dvc_ends_with_the_preset_that_started_it(tmp_path):
     """A preset that was killed once left its DVC behind, which went on beside the next one."""
     (tmp_path / "python").write_text("#!/bin/sh\necho $$\nexec sleep 60\n")
     (tmp_path / "python").chmod(0o755)
-    code = "import sys; from pathlib import Path; from pipeline import presets; sys.executable = sys.argv[1]; "
+    code = (
+        "import sys; from pathlib import Path; from pipeline import presets; sys.executable = sys.argv[1]; "
+    )
     code += "presets.repro(Path(sys.argv[2]), 'toy', Path(sys.argv[2]))"
     command = [sys.executable, "-c", code, str(tmp_path / "python"), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as preset:
