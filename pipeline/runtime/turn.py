@@ -39,7 +39,7 @@ class EngineConfig:
     """
 
     beam: BeamConfig = BeamConfig()
-    lattice_beam: float = 6.0
+    lattice_beam: float = 4.0
     lattice_nodes: int = 400
     settle_frames: int = 2
     max_turn_s: float = 30.0
