@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -90,12 +89,10 @@ def test_mlflow_has_one_parent_with_a_child_per_stage(toy_run):
 
 
 def test_a_second_repro_runs_nothing(workspace):
-    started = time.monotonic()
     done = dvc(workspace, "repro")
     assert done.returncode == 0 and "up to date" in done.stdout and "Running stage" not in done.stdout, (
         done.stdout
     )
-    assert time.monotonic() - started < 10
 
 
 def test_an_edited_section_concerns_only_its_stage(workspace, params):
