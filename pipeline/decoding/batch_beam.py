@@ -56,9 +56,8 @@ def merged(total_BSV: Tensor, context_BS2: Tensor) -> Tensor:
     label that leads from elsewhere to its own two tokens.
     """
     before_BS, last_BS = context_BS2.unbind(-1)
-    leader_BS = (
-        (last_BS[:, :, None] == last_BS[:, None, :]).int().argmax(-1)
-    )  # first state of like last token
+    # leader: the first state with the same last token
+    leader_BS = (last_BS[:, :, None] == last_BS[:, None, :]).int().argmax(-1)
     leader_BSV = leader_BS[..., None].expand_as(total_BSV)
     best_BSV = torch.full_like(total_BSV, DEAD).scatter_reduce(1, leader_BSV, total_BSV, "amax")
     lost_BSV = total_BSV < best_BSV.gather(1, leader_BSV)
@@ -78,16 +77,12 @@ def _traced(sources: list[Tensor], tokens: list[Tensor], log_probs: list[float])
     """The paths that end in each utterance's first state, read from the last frame back."""
     batch = len(log_probs)
     if not sources:
-        return [TokenPath([], [], 0.0, 0.0) for _ in range(batch)]
+        return [TokenPath.of([], 0.0)] * batch
     rows_B = torch.arange(batch, device=sources[0].device)
     state_B = torch.zeros_like(rows_B)
     symbols = []
     for source_BS, token_BS in zip(reversed(sources), reversed(tokens), strict=True):
         symbols.append(token_BS[rows_B, state_B])
         state_B = source_BS[rows_B, state_B]
-    symbols_BT = torch.stack(symbols[::-1], 1).cpu()
-    paths = []
-    for symbols_T, log_prob in zip(symbols_BT, log_probs, strict=True):
-        frames_U = symbols_T.nonzero()[:, 0]
-        paths.append(TokenPath(symbols_T[frames_U].tolist(), frames_U.tolist(), log_prob, 0.0))
-    return paths
+    symbols_BT = torch.stack(symbols[::-1], 1).tolist()
+    return [TokenPath.of(*pair) for pair in zip(symbols_BT, log_probs, strict=True)]

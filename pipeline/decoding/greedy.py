@@ -30,12 +30,8 @@ def greedy(model: Transducer, encoded_BTD: Tensor, frame_lengths_B: Tensor) -> l
             context_B2 = torch.where(emitted_B1, shifted_B2, context_B2)
             predicted_BJ = model.joiner.predictor_projection(model.predict_context(context_B2))
     if not symbols:
-        return [TokenPath([], [], 0.0, 0.0)] * batch
+        return [TokenPath.of([], 0.0)] * batch
     inside_BT = torch.arange(num_frames, device=frame_lengths_B.device) < frame_lengths_B[:, None]
-    symbols_BT = torch.where(inside_BT, torch.stack(symbols, 1), BLANK_ID).cpu()
+    symbols_BT = torch.where(inside_BT, torch.stack(symbols, 1), BLANK_ID).tolist()
     log_prob_B = torch.where(inside_BT, torch.stack(scores, 1), 0.0).sum(1).tolist()
-    results = []
-    for symbols_T, log_prob in zip(symbols_BT, log_prob_B, strict=True):
-        frames_U = symbols_T.nonzero()[:, 0]
-        results.append(TokenPath(symbols_T[frames_U].tolist(), frames_U.tolist(), log_prob, 0.0))
-    return results
+    return [TokenPath.of(*pair) for pair in zip(symbols_BT, log_prob_B, strict=True)]

@@ -1,5 +1,6 @@
 """What a beam search leaves behind: every arc between states that it kept, frame by frame."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
@@ -36,6 +37,12 @@ class TokenPath:
     frames: list[int]
     log_prob: float
     bonus: float
+
+    @classmethod
+    def of(cls, symbols_T: Sequence[int], log_prob: float) -> "TokenPath":
+        """From each frame's symbol, blanks among them; no bias."""
+        frames = [t for t, symbol in enumerate(symbols_T) if symbol != BLANK_ID]
+        return cls([symbols_T[t] for t in frames], frames, log_prob, 0.0)
 
 
 def completions(lattice: TokenLattice) -> list[dict[int, float]]:
