@@ -20,6 +20,7 @@ from pipeline.files import read_yaml
 
 if TYPE_CHECKING:
     from pipeline.corpus.prepare import DataConfig, PrepareConfig
+    from pipeline.decoding.lexicon import LexiconConfig
     from pipeline.features.augment import SpecAugmentConfig
     from pipeline.features.fbank import FbankConfig
     from pipeline.features.perturb import PerturbConfig
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 LAZY_TYPES = {
     "DataConfig": "pipeline.corpus.prepare",
     "PrepareConfig": "pipeline.corpus.prepare",
+    "LexiconConfig": "pipeline.decoding.lexicon",
     "SpecAugmentConfig": "pipeline.features.augment",
     "FbankConfig": "pipeline.features.fbank",
     "PerturbConfig": "pipeline.features.perturb",
@@ -43,7 +45,7 @@ STAGES = (
     "language_model", "stream",
 )  # fmt: skip
 TAUGHT = ("student", "sparsify", "qat")  # they learn from what the teacher said about every frame
-SHARED = ("seed", "data", "features")
+SHARED = ("seed", "data", "features", "lexicon")
 SPLITS = ("train", "unlabelled", "dev", "test")
 Compressible = Literal["student", "sparsify", "qat"]
 T = TypeVar("T")
@@ -79,6 +81,7 @@ class TeacherParams(StudentParams):
 class LabelParams:
     seed: int
     features: "FbankConfig"
+    lexicon: "LexiconConfig"
     top_k: int
     shard_size: int
     batch_seconds: float
@@ -107,6 +110,7 @@ class CompressParams:
 @dataclass(frozen=True)
 class PackParams:
     features: "FbankConfig"
+    lexicon: "LexiconConfig"
     after: Compressible
 
 
@@ -190,7 +194,7 @@ CHECKS = {
     "drawn_hours": NOT_NEGATIVE, "batch_sentences": COUNT, "embedding_width": COUNT,
     "train_utterances": COUNT, "dev_utterances": COUNT, "test_utterances": COUNT,
     "timed_utterances": COUNT, "silence_s": NOT_NEGATIVE, "max_early_cut": FRACTION, "gap_ms": NOT_NEGATIVE,
-    "downstream_ms": NOT_NEGATIVE,
+    "downstream_ms": NOT_NEGATIVE, "max_words": NOT_NEGATIVE, "oov_penalty": NOT_NEGATIVE,
     "width": COUNT, "joiner_width": COUNT, "num_layers": COUNT, "num_heads": COUNT, "channels": COUNT,
 }  # fmt: skip
 

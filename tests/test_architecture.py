@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.files import read_yaml
-from pipeline.params import STAGES
+from pipeline.params import SHARED, STAGES
 from tests.conftest import ROOT, stage_environment
 
 GRAPH = read_yaml(ROOT / "dvc.yaml")["stages"]
@@ -105,7 +105,7 @@ def test_one_name_in_six_places():
     params, readme = read_yaml(ROOT / "params.yaml"), (ROOT / "README.md").read_text(encoding="utf-8")
     modules = {path.stem for path in (ROOT / "pipeline/stages").glob("*.py")} - {"__init__"}
     assert set(STAGES) == set(GRAPH) == modules
-    assert set(STAGES) == set(params) - {"seed", "data", "features"}
+    assert set(STAGES) == set(params) - set(SHARED)
     for stage in STAGES:
         described = GRAPH[stage]
         assert described["cmd"] == f"python -m pipeline.stages.{stage}"

@@ -1,11 +1,13 @@
 """The batch's search against the one that leaves lattices, against greedy search and against all sequences."""
 
+import numpy as np
 import pytest
 import torch
 
-from pipeline.decoding.batch_beam import beam_search, merged
+from pipeline.decoding.batch_beam import beam_search, merged, rows_of
 from pipeline.decoding.beam import BeamSearch
 from pipeline.decoding.greedy import greedy
+from pipeline.decoding.lexicon import Lexicon
 from pipeline.decoding.search import BeamConfig
 from pipeline.decoding.token_lattice import best_tokens
 from tests import reference_lattice as slow
@@ -55,14 +57,20 @@ def test_a_wide_beam_finds_the_best_of_all_sequences(num_frames):
         assert found.log_prob == pytest.approx(log_prob, abs=1e-4)
 
 
-def test_of_candidates_with_the_same_last_two_tokens_the_best_is_left():
+def test_of_candidates_with_the_same_last_two_tokens_and_node_the_best_is_left():
+    begins_V = np.array([False, True, False, False])
+    lexicon = Lexicon.build([[1], [1, 2], [1, 2, 3], [1, 3]], begins_V, 1.0)
     generator = torch.Generator().manual_seed(5)
-    contexts = [(0, 0), (0, 2), (2, 2), (1, 2), (2, 1), (3, 3)]
-    total_BSV = torch.randn(1, 6, 4, generator=generator, dtype=torch.double)
-    kept = merged(total_BSV, torch.tensor([contexts]))[0]
-    best = {}
-    for s, (before, last) in enumerate(contexts):
-        for token in range(4):
-            key, score = (last, token) if token else (before, last), float(total_BSV[0, s, token])
-            best[key] = max(score, best.get(key, score))
-    assert sorted(kept[kept.isfinite()].tolist()) == sorted(best.values())
+    contexts = [(0, 0), (0, 2), (2, 2), (1, 2), (2, 1), (3, 3), (1, 2), (2, 3), (2, 3)]
+    nodes = [0, 2, lexicon.unknown, 2, 1, lexicon.unknown, lexicon.unknown, 3, lexicon.unknown]
+    node_BS = torch.tensor([nodes])
+    for _ in range(20):
+        total_BSV = torch.randn(1, len(nodes), 4, generator=generator, dtype=torch.double)
+        kept = merged(total_BSV, torch.tensor([contexts]), node_BS, rows_of(lexicon, node_BS))[0]
+        best = {}
+        for s, ((before, last), node) in enumerate(zip(contexts, nodes, strict=True)):
+            for token in range(4):
+                after = (last, token) if token else (before, last)
+                key, score = (after, lexicon.step(node, token)[0]), float(total_BSV[0, s, token])
+                best[key] = max(score, best.get(key, score))
+        assert sorted(kept[kept.isfinite()].tolist()) == sorted(best.values())

@@ -1,6 +1,8 @@
-"""The compiled search finds the states, arcs and scores of the reference, on random models and phrases."""
+"""The compiled search finds the states, arcs and scores of the reference, on random models, phrases and lexicons."""
 
+import copy
 import dataclasses
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,16 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.decoding.beam import BeamSearch
+from pipeline.decoding.biased_lexicon import BiasedLexicon
 from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.endpoint_input import EndpointModelConfig
 from pipeline.decoding.endpoint_model import EndpointModel
+from pipeline.decoding.lexicon import Lexicon
 from pipeline.decoding.search import BeamConfig
+from pipeline.decoding.token_lattice import best_tokens
 from pipeline.runtime import fast_endpoint, fast_step
 from pipeline.runtime.fast_beam import FastBeamSearch
 from pipeline.runtime.fast_weights import Matrix, weights_of
-from tests.tiny_model import tiny_packed
+from pipeline.runtime.kernels import kernels_of
+from pipeline.runtime.torch_kernels import TorchKernels
+from tests.tiny_model import BLANK_BONUS, tiny_packed
 
 WIDTH, NUM_TOKENS = 24, 48  # of the tiny model
+FEW = 4  # tokens of a model that says nothing else, so that its hypotheses meet in equal tokens: 1 begins a word
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +35,23 @@ def packed(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def fast_kernels(packed):
+    return kernels_of(packed)
+
+
+@pytest.fixture(scope="module")
 def weights(packed):
     return weights_of(packed.contents).search
+
+
+@pytest.fixture(scope="module")
+def models_of_few(packed, weights):
+    """(torch's, the compiled search's)."""
+    model = copy.deepcopy(packed.model)
+    with torch.no_grad():
+        model.joiner.output.bias[0] -= BLANK_BONUS
+        model.joiner.output.bias[FEW:] -= 30
+    return model, weights._replace(output_bias_V=model.joiner.output.bias.detach().numpy().copy())
 
 
 def encoded(num_frames, seed, scale=1.0):
@@ -46,25 +69,66 @@ tries = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@st.composite
+def lexicons(draw):
+    """Few tokens begin a word and few go on, so that many words begin alike."""
+    begins_V = np.arange(NUM_TOKENS) % draw(st.sampled_from([2, 3, 7])) == 1
+    first = st.sampled_from(np.flatnonzero(begins_V).tolist())
+    rest = st.sampled_from(np.flatnonzero(~begins_V)[1:6].tolist())  # 0 is blank
+    word = st.builds(lambda token, more: [token, *more], first, st.lists(rest, max_size=3))
+    return Lexicon.build(draw(st.lists(word, max_size=40)), begins_V, draw(st.sampled_from([0.0, 0.7, 2.5])))
+
+
+def nodes_of(key, bias, lexicon):
+    """(node of the bias, node of the lexicon), as the compiled search has them."""
+    if bias and lexicon:
+        return key.node
+    return (0, key.node) if lexicon else (key.node or 0, int(key.context[-1] > 0))
+
+
+@settings(max_examples=100, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     num_states=st.integers(1, 12),
     beam=st.sampled_from([0.5, 2.0, 5.0, 10.0, np.inf]),
     bias=st.one_of(st.none(), phrases.map(BiasTrie.build), tries),
+    lexicon=st.one_of(st.none(), lexicons(), lexicons()),
     scale=st.sampled_from([0.3, 1.0, 3.0]),
 )
-def test_states_and_arcs_are_the_references(packed, weights, seed, num_states, beam, bias, scale):
+def test_states_and_arcs_are_the_references(
+    packed, fast_kernels, seed, num_states, beam, bias, lexicon, scale
+):
     """Until two sums are so near each other that rounding decides which is better, or what the beam drops."""
     config = BeamConfig(num_states, beam)
-    slow, fast = BeamSearch(packed.model, config, bias), FastBeamSearch(weights, config, bias)
+    slow, fast = (kernels.search(config, bias, lexicon) for kernels in (TorchKernels(packed), fast_kernels))
+    assert isinstance(slow, BeamSearch) and isinstance(fast, FastBeamSearch)
+    check_equal(slow, fast, encoded(8, seed, scale))
+
+
+@pytest.mark.parametrize("bias", [None, BiasTrie.build([([1, 2], 0.4), ([2, 3, 2], 0.6)])])
+@pytest.mark.parametrize("penalty", [0.0, 0.3, 1.5])
+def test_states_of_equal_tokens_and_other_words_stay_apart(models_of_few, bias, penalty):
+    words = [[1, *rest] for length in range(5) for rest in product((2, 3), repeat=length)]
+    for seed in range(20):
+        chosen = np.random.default_rng(seed).permutation(len(words))[:12]
+        lexicon = Lexicon.build([words[i] for i in chosen], np.arange(NUM_TOKENS) == 1, penalty)
+        both = BiasedLexicon(bias, lexicon) if bias else lexicon
+        model, weights = models_of_few
+        slow = BeamSearch(model, BeamConfig(12), both)
+        check_equal(slow, FastBeamSearch(weights, BeamConfig(12), bias, lexicon), encoded(12, seed, 0.5))
+
+
+def check_equal(slow, fast, encoded_TD):
+    """States and arcs after every frame, until rounding decides about them."""
+    bias, lexicon = fast.bias, fast.lexicon
     expected, ours = slow.initial(), fast.initial()
-    for encoded_1D in encoded(8, seed, scale)[:, None]:
+    for encoded_1D in encoded_TD[:, None]:
         if is_close_call(slow, expected, encoded_1D):
             return
         expected, ours = slow.advance(expected, encoded_1D), fast.advance(ours, encoded_1D)
         assert list(map(tuple, ours.contexts_S2.tolist())) == [key.context for key in expected.keys]
-        assert ours.nodes_S.tolist() == [key.node or 0 for key in expected.keys]
+        nodes = list(zip(ours.nodes_S.tolist(), ours.words_S.tolist(), strict=True))
+        assert nodes == [nodes_of(key, bias, lexicon) for key in expected.keys]
         assert np.allclose(ours.totals_S, expected.totals, atol=1e-4)
         final_S = ours.totals_S + fast.finish(ours).final_bonuses
         assert final_S[slow.best_state(expected)] == pytest.approx(final_S[fast.best_state(ours)], abs=1e-4)
@@ -99,17 +163,45 @@ def test_products_of_many_vectors_are_those_of_each(num_vectors, num_columns):
     assert np.allclose([fast_step.product(matrix, x_C) for x_C in x_SC], expected_SR, atol=2e-3)
 
 
-def test_frames_may_come_one_by_one_and_states_are_left_alone(weights):
-    search = FastBeamSearch(weights, BeamConfig(5), BiasTrie.build([([3, 4], 2.0), ([4, 5, 6], 1.0)]))
+LEXICON = Lexicon.build([[1], [1, 2], [3, 2, 4], [5, 6, 6]], np.arange(NUM_TOKENS) % 2 == 1, 1.0)
+
+
+@pytest.mark.parametrize("lexicon", [None, LEXICON])
+def test_frames_may_come_one_by_one_and_states_are_left_alone(weights, lexicon):
+    bias = BiasTrie.build([([3, 4], 2.0), ([4, 5, 6], 1.0)])
+    search = FastBeamSearch(weights, BeamConfig(5), bias, lexicon)
     encoded_TD = encoded(12, 1)
     whole, state = search.advance(search.initial(), encoded_TD), search.initial()
     for encoded_D in encoded_TD:
-        kept = {name: np.copy(getattr(state, name)) for name in state._fields[:4]}
+        kept = {name: np.copy(getattr(state, name)) for name in state._fields[:5]}
         after = search.advance(state, encoded_D[None])
         assert all(np.array_equal(getattr(state, name), value) for name, value in kept.items())
         state = after
     assert search.finish(state) == search.finish(whole)
     assert np.array_equal(state.totals_S, whole.totals_S)
+
+
+def found(search, encoded_TD):
+    return search.finish(search.advance(search.initial(), encoded_TD))
+
+
+@pytest.mark.parametrize("bias", [None, BiasTrie.build([([3, 4], 2.0), ([4, 5, 6], 1.0)])])
+@pytest.mark.parametrize("begins_V", [LEXICON.begins_V, np.ones(NUM_TOKENS, bool)])
+def test_a_lexicon_that_costs_nothing_changes_nothing(weights, bias, begins_V):
+    free = Lexicon.build([], begins_V, 0.0)
+    for seed in range(10):
+        plain, free_of_cost = (FastBeamSearch(weights, BeamConfig(), bias, known) for known in (None, free))
+        assert found(plain, encoded(20, seed)) == found(free_of_cost, encoded(20, seed))
+
+
+def test_unknown_words_are_not_found_where_they_cost_much(weights):
+    words = [[1], [1, 2], [3, 2, 4], [5, 6, 6], [9, 22, 22], [9, 22, 10]]
+    strict = Lexicon.build(words, LEXICON.begins_V, 50.0)
+    for seed in range(10):
+        encoded_TD = encoded(20, seed, 2.0)
+        without = best_tokens(found(FastBeamSearch(weights, BeamConfig()), encoded_TD))
+        known = best_tokens(found(FastBeamSearch(weights, BeamConfig(), lexicon=strict), encoded_TD))
+        assert known.bonus == 0 and known.tokens != without.tokens
 
 
 def test_a_compiled_end_pointer_is_the_models(packed):

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from pipeline.corpus.grammar import is_unseen
-from pipeline.corpus.sentences import LabelledSentence, drawn_sentences, transcripts
+from pipeline.corpus.sentences import drawn_sentences
 from pipeline.corpus.synthetic_plan import SyntheticConfig, plan
 from pipeline.corpus.tokenizer import Tokenizer, train_tokenizer
+from pipeline.corpus.transcripts import LabelledSentence, transcripts
 from pipeline.errors import UserError
 from pipeline.evaluation.language import language_metrics
 from pipeline.language import neural

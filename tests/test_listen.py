@@ -10,8 +10,10 @@ import soundfile
 from typer.testing import CliRunner
 
 from pipeline import cli
+from pipeline.decoding.biased_lexicon import BiasedLexicon
 from pipeline.decoding.lattice import best_path
 from pipeline.decoding.lattice_format import read_lattice
+from pipeline.decoding.lexicon import lexicon_of
 from pipeline.errors import UserError
 from pipeline.runtime import listen as listening
 from pipeline.runtime.audio import read_audio
@@ -258,6 +260,23 @@ def test_phrases_of_a_file(model_file, tmp_path):
     path.write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(UserError, match="no readable text"):
         read_phrases(path, tokenizer)
+
+
+def test_a_word_of_the_list_is_a_known_one(model_file):
+    """A name that the lexicon lacks must not lose in a list what the lexicon takes for it."""
+    tokenizer, bonus = load_packed(model_file).tokenizer, PhraseBonus(1.0, 0.0)
+    lexicon = lexicon_of(["kitchen", "light"], tokenizer, 4.0)
+
+    def earned(phrase):
+        both = BiasedLexicon(bias_of([phrase], tokenizer, bonus, lexicon), lexicon)
+        node, sum_ = both.start(), 0.0
+        for token in tokenizer.encode(phrase):
+            node, more = both.step(node, token)
+            sum_ += more
+        return sum_ + both.final(node)
+
+    for phrase in ("kitchen light", "anna", "kitchen jazz", "anna call"):
+        assert earned(phrase) == pytest.approx(len(tokenizer.encode(phrase)))
 
 
 def test_a_long_list_pays_less_for_each_phrase_and_nothing_for_short_ones(model_file):

@@ -11,7 +11,7 @@ import pytest
 from pipeline import presets
 from pipeline.errors import UserError
 from pipeline.files import read_yaml
-from pipeline.params import STAGE_TYPES, STAGES, load_all, load_params
+from pipeline.params import SHARED, STAGE_TYPES, STAGES, load_all, load_params
 from tests.conftest import ROOT, stage_environment
 
 NAMES = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
@@ -118,7 +118,7 @@ def test_shared_sections_are_those_that_dvc_watches():
     """A stage that reads a section DVC does not watch would not be run again when the section changes."""
     graph = read_yaml(ROOT / "dvc.yaml")["stages"]
     for stage, stage_type in STAGE_TYPES.items():
-        shared = {"seed", "data", "features"} & {field.name for field in dataclasses.fields(stage_type)}
+        shared = set(SHARED) & {field.name for field in dataclasses.fields(stage_type)}
         assert set(graph[stage]["params"]) == shared | {stage}, stage
 
 

@@ -18,7 +18,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from pipeline.errors import UserError
 
 BLANK, UNKNOWN = "<blk>", "<unk>"
-_SPACE = "\u2581"
+SPACE = "\u2581"
 
 
 class Tokenizer:
@@ -77,9 +77,13 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         return self._processor.encode(text)
 
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each; one call costs more than the spelling."""
+        return self._processor.encode(list(texts)) if texts else []
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids. Blank and unknown tokens have none (as in sherpa-onnx)."""
-        return "".join(self.pieces[i][0] for i in ids if i > self.unknown_id).replace(_SPACE, " ").strip()
+        return "".join(self.pieces[i][0] for i in ids if i > self.unknown_id).replace(SPACE, " ").strip()
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:

@@ -1,8 +1,9 @@
 """Frame-synchronous beam search, at most one token per 80 ms frame; it leaves a lattice behind.
 
-A state is (last two tokens, node of the bias). The predictor sees no more than two tokens, so that hypotheses in one
-state have one future and merge exactly (Prabhavalkar et al. 2021, arXiv 2012.06749): the better one gives the state
-its score, and both arcs stay in the lattice. With one state this is the greedy search.
+A state is (last two tokens, node of the bias, which may be phrases, a lexicon, or both). The predictor sees no more
+than two tokens, so that hypotheses in one state have one future and merge exactly (Prabhavalkar et al. 2021, arXiv
+2012.06749): the better one gives the state its score, and both arcs stay in the lattice. With one state this is the
+greedy search.
 
     search = BeamSearch(model, BeamConfig())
     state = search.advance(search.initial(), encoded_TD)  # as often as frames come
@@ -20,8 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.decoding.biasing import BiasTrie
-from pipeline.decoding.search import BeamConfig, Bias
+from pipeline.decoding.search import BeamConfig, Bias, RowBias
 from pipeline.decoding.token_lattice import BLANK_ID, TokenArc, TokenLattice
 from pipeline.models.predictor import CONTEXT_SIZE
 from pipeline.models.transducer import Transducer
@@ -139,9 +139,8 @@ class BeamSearch:
     def _row(self, node: Hashable, num_tokens: int) -> BiasRow:
         if self.bias is None:
             return BiasRow((node,) * num_tokens, np.zeros(num_tokens))
-        if isinstance(self.bias, BiasTrie):  # the same, all tokens at once
-            nodes_V, bonus_V = self.bias.step_many(np.array(node), np.arange(num_tokens))
-            return BiasRow(tuple(nodes_V.tolist()), bonus_V)
+        if isinstance(self.bias, RowBias):  # the same, all tokens at once
+            return BiasRow(*self.bias.row(node, num_tokens))
         steps = [(node, 0.0)] + [self.bias.step(node, token) for token in range(1, num_tokens)]
         return BiasRow(tuple(after for after, _ in steps), np.array([bonus for _, bonus in steps]))
 

@@ -141,6 +141,11 @@ class BiasTrie:
         blank_K = tokens_K == BLANK_ID
         return np.where(blank_K, nodes_K, targets_K), np.where(blank_K, 0.0, bonuses_K)
 
+    def row(self, node: int, num_tokens: int) -> tuple[tuple[int, ...], Array]:
+        """`step` of all tokens: (their nodes, bonus_V)."""
+        nodes_V, bonus_V = self.step_many(np.array(node), np.arange(num_tokens))
+        return tuple(nodes_V.tolist()), bonus_V
+
     def final(self, node: int) -> float:
         """The last bonus of an utterance: takes back what is unfinished, so it is never positive."""
         return float(self.pending_G[node] - self.credit_G[node])

@@ -4,13 +4,14 @@
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pipeline.decoding.token_lattice import TokenLattice
 
 
 class Bias(Protocol):
-    """Credit for tokens, a walk over nodes (hashable, equal nodes have equal futures); bonuses in nats.
+    """Credit for tokens (of phrases, of a lexicon), a walk over nodes (hashable, equal nodes have equal futures);
+    bonuses in nats.
 
     Blank neither moves nor earns. `final` takes back credit for phrases that the end cut off.
     """
@@ -20,6 +21,13 @@ class Bias(Protocol):
     def step(self, node: Any, token: int) -> tuple[Any, float]: ...
 
     def final(self, node: Any) -> float: ...
+
+
+@runtime_checkable
+class RowBias(Bias, Protocol):
+    """A bias that steps with all tokens at once: (their nodes, their bonuses)."""
+
+    def row(self, node: Any, num_tokens: int) -> tuple[tuple[Any, ...], Any]: ...
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class TokenLattice:
 
 @dataclass(frozen=True)
 class TokenPath:
-    """`frames[k]`: 80 ms frame of `tokens[k]`; `log_prob` of the model and `bonus` of the bias, both nats."""
+    """`frames[k]`: 80 ms frame of `tokens[k]`; `log_prob` of the model and `bonus` of bias and lexicon, all nats."""
 
     tokens: list[int]
     frames: list[int]
@@ -39,10 +39,10 @@ class TokenPath:
     bonus: float
 
     @classmethod
-    def of(cls, symbols_T: Sequence[int], log_prob: float) -> "TokenPath":
-        """From each frame's symbol, blanks among them; no bias."""
+    def of(cls, symbols_T: Sequence[int], log_prob: float, bonus: float = 0.0) -> "TokenPath":
+        """From each frame's symbol, blanks among them."""
         frames = [t for t, symbol in enumerate(symbols_T) if symbol != BLANK_ID]
-        return cls([symbols_T[t] for t in frames], frames, log_prob, 0.0)
+        return cls([symbols_T[t] for t in frames], frames, log_prob, bonus)
 
 
 def completions(lattice: TokenLattice) -> list[dict[int, float]]:

@@ -67,7 +67,10 @@ def bias_metrics(
         lists = lists_of(name, cuts, pool, seed)
         words = spellable_words(engine, lists)
         started = time.process_time()
-        biases = [bias_of(given, engine.packed.tokenizer, bonus) if given else None for given in words]
+        biases = [
+            bias_of(given, engine.packed.tokenizer, bonus, engine.packed.lexicon) if given else None
+            for given in words
+        ]
         swap_ms = 1000 * (time.process_time() - started) / max(1, len(lists))
         table = _counted(decoded(engine, recordings, cuts, biases), cuts, lists)
         found = {"wer": wer_interval(table, seed, replicates)} | biased_wer(table, seed, replicates)
@@ -101,7 +104,7 @@ def choose_bonus(
         bonus, after = PhraseBonus(score, size_cost), {}
         for name, chosen in lists.items():
             biases: list[BiasTrie | None] = [
-                bias_of(each, engine.packed.tokenizer, bonus) for each in given[name]
+                bias_of(each, engine.packed.tokenizer, bonus, engine.packed.lexicon) for each in given[name]
             ]
             after[name] = rates(_counted(decoded(engine, recordings, cuts, biases), cuts, chosen))
         found.append((bonus, after))

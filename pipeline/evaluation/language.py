@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from pipeline.corpus.sentences import LabelledSentence
 from pipeline.corpus.tokenizer import Tokenizer
+from pipeline.corpus.transcripts import LabelledSentence
 from pipeline.language.intents import accuracy
 from pipeline.language.neural import log_probs
 from pipeline.language.storage import Language

@@ -1,4 +1,4 @@
-"""The recogniser's one file: quantised transducer, tokenizer and feature settings, in the packed format.
+"""The recogniser's one file: quantised transducer, tokenizer, lexicon and feature settings, in the packed format.
 
     packed = load_packed("data/pack/model.sotto")
     packed.contents                                 # integers, for the compiled engine
@@ -8,6 +8,7 @@ What only training needs (the CTC head) stays out of the file. `runtime/bundle_m
 """
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from pipeline.compression import packed_format
 from pipeline.compression.packed_format import Contents
 from pipeline.corpus.tokenizer import Tokenizer
+from pipeline.decoding.lexicon import Lexicon, lexicon_of
 from pipeline.errors import UserError
 from pipeline.runtime.tensors import LARGEST_SETTING, STATISTICS, check_tensors, config_of
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from pipeline.features.fbank import FbankConfig
     from pipeline.models.transducer import Transducer
 
+MAX_WORDS = 200_000  # of a lexicon
 # What a header that someone else wrote may cause.
 WRONG_HEADER = (UserError, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
 
@@ -36,6 +39,7 @@ class Packed:
     source: str
     contents: Contents
     tokenizer: Tokenizer
+    lexicon: Lexicon | None = None
 
     @property
     def header(self) -> dict[str, Any]:
@@ -86,7 +90,8 @@ def load_packed(path: str | os.PathLike) -> Packed:
             f"{source}: cannot be read ({error.strerror}); give the path of a .sotto file"
         ) from error
     contents = packed_format.unpack(data, source)
-    packed = Packed(source, contents, _unpack_tokenizer(contents.others.get("tokenizer", b""), source))
+    tokenizer = _unpack_tokenizer(contents.others.get("tokenizer", b""), source)
+    packed = Packed(source, contents, tokenizer, _unpack_lexicon(contents.others, tokenizer, source))
     try:
         _check_settings(contents.info)
         config = config_of(contents)
@@ -130,6 +135,34 @@ def _unpack_tokenizer(data: bytes, source: str) -> Tokenizer:
         return Tokenizer.from_pieces(list(zip(pieces, scores, strict=True)))
     except (ValueError, RuntimeError, UserError) as error:
         raise UserError(f"{source}: section tokenizer holds no list of tokens") from error
+
+
+def pack_lexicon(words: Iterable[str], penalty: float) -> bytes:
+    """The penalty, then the words in alphabetical order, each as how many letters it shares with the one before it
+    (at most 9) and the others.
+    """
+    lines, before = [repr(float(penalty))], ""
+    for word in sorted(words):
+        shared = min(9, len(os.path.commonprefix([before, word])))
+        lines.append(f"{shared}{word[shared:]}")
+        before = word
+    return packed_format.compress_text("\n".join(lines).encode())
+
+
+def _unpack_lexicon(sections: Mapping[str, bytes], tokenizer: Tokenizer, source: str) -> Lexicon | None:
+    if "lexicon" not in sections:
+        return None
+    try:
+        penalty, *lines = packed_format.decompress_text(sections["lexicon"]).decode().split("\n")
+        if len(lines) > MAX_WORDS:
+            raise ValueError(f"{len(lines)} words are too many")
+        words, before = [], ""
+        for line in lines:
+            before = before[: int(line[0])] + line[1:]
+            words.append(before)
+        return lexicon_of(words, tokenizer, float(penalty))
+    except (ValueError, IndexError, UserError) as error:
+        raise UserError(f"{source}: section lexicon holds no list of words") from error
 
 
 def _ranks(count: int) -> list[float]:

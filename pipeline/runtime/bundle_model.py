@@ -12,11 +12,12 @@ from torch import Tensor
 from pipeline.compression import packed_format, quantizers
 from pipeline.compression.packed_format import Coded, Contents
 from pipeline.corpus.tokenizer import Tokenizer
+from pipeline.decoding.lexicon import Lexicon
 from pipeline.errors import UserError
 from pipeline.features.fbank import FbankConfig
 from pipeline.files import write_atomically
 from pipeline.models.transducer import TRAINING_ONLY, Transducer, build_transducer
-from pipeline.runtime.bundle import pack_tokenizer
+from pipeline.runtime.bundle import pack_lexicon, pack_tokenizer
 from pipeline.runtime.tensors import STATISTICS, check_shapes
 
 
@@ -28,6 +29,7 @@ def write_packed(
     features_config: FbankConfig,
     statistics: Mapping[str, Tensor] | None = None,
     info: Mapping[str, Any] | None = None,
+    lexicon: Lexicon | None = None,
 ) -> int:
     """Write the file (whole or not at all) and return its size in bytes.
 
@@ -48,7 +50,10 @@ def write_packed(
             plain[name] = value.half().numpy()
     plain |= {f"{STATISTICS}{name}": value.half().numpy() for name, value in (statistics or {}).items()}
     header = {"model": _plain_dict(model_config), "features": _plain_dict(features_config), **(info or {})}
-    contents = Contents(header, coded, plain, {"tokenizer": pack_tokenizer(tokenizer)})
+    others = {"tokenizer": pack_tokenizer(tokenizer)}
+    if lexicon is not None:
+        others["lexicon"] = pack_lexicon(lexicon.words, lexicon.penalty)
+    contents = Contents(header, coded, plain, others)
     data = packed_format.pack(contents)
     write_atomically(Path(path), data)
     return len(data)

@@ -111,7 +111,7 @@ class Engine:
         return state._replace(turn=turn), [*events, *more, *last]
 
     def _search(self, bias: BiasTrie | None) -> Search:
-        return self.kernels.search(self.config.beam, bias)
+        return self.kernels.search(self.config.beam, bias, self.packed.lexicon)
 
     def _advance(
         self, features: Sequence[np.ndarray], states: Sequence[StreamState]

@@ -1,12 +1,12 @@
-"""The beam search of decoding/beam.py, compiled: joiner, bias, pruning and merging of one 80 ms frame in one call.
+"""The beam search of decoding/beam.py, compiled: joiner, bias, lexicon, pruning and merging of 80 ms in one call.
 
-    search = FastBeamSearch(weights, BeamConfig(), trie)
+    search = FastBeamSearch(weights, BeamConfig(), trie, lexicon)
     state = search.advance(search.initial(), encoded_TD)  # as often as frames come
     lattice = search.finish(state)
 
-The interface and, within float rounding, the numbers of `BeamSearch`, which is the reference; arcs and states come in
-the same order. A state carries what the predictor says after its tokens, so that nothing is cached. State goes in and
-out and is never changed in place.
+The interface and, within float rounding, the numbers of `BeamSearch` (with a `BiasedLexicon` where bias and lexicon are
+both there), which is the reference; arcs and states come in the same order. A state carries what the predictor says
+after its tokens, so that nothing is cached. State goes in and out and is never changed in place.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.decoding.biasing import BiasTrie
+from pipeline.decoding.lexicon import Lexicon
 from pipeline.decoding.search import BeamConfig
 from pipeline.decoding.token_lattice import BLANK_ID, TokenArc, TokenLattice
 from pipeline.runtime.fast_step import compiled, predict, product, product_many, tanh
@@ -34,14 +35,28 @@ class Trie(NamedTuple):
     begins_V: np.ndarray
 
 
+class Words(NamedTuple):
+    """The arrays of a `Lexicon`, as the compiled search reads them."""
+
+    first_arc_G: np.ndarray
+    tokens_A: np.ndarray
+    targets_A: np.ndarray
+    complete_G: np.ndarray
+    root_targets_V: np.ndarray
+    begins_V: np.ndarray
+    penalty: float
+
+
 class FastBeamState(NamedTuple):
-    """S states, best first: last tokens, node of the bias, predictor's part of the joiner's sum, score + bonus.
+    """S states, best first: last tokens, node of the bias, that of the lexicon, predictor's part of the joiner's sum,
+    score + bonus.
 
     `best`: the one that would win if the search ended now; `frames`: arcs so far.
     """
 
     contexts_S2: np.ndarray
     nodes_S: np.ndarray
+    words_S: np.ndarray
     predicted_SJ: np.ndarray
     totals_S: np.ndarray
     best: int = 0
@@ -50,11 +65,15 @@ class FastBeamState(NamedTuple):
 
 @dataclass(frozen=True)
 class FastBeamSearch:
-    """Weights, the limits of the search, and a bias or None. Holds no stream: any number may share it."""
+    """Weights, the limits of the search, bias and lexicon or None. Holds no stream: any number may share it.
+
+    The tokens of a lexicon are the model's, no more and no fewer.
+    """
 
     weights: SearchWeights
     config: BeamConfig
     bias: BiasTrie | None = None
+    lexicon: Lexicon | None = None
 
     @cached_property
     def trie(self) -> BiasTrie:
@@ -62,7 +81,13 @@ class FastBeamSearch:
         return self.bias or BiasTrie.build([])
 
     @cached_property
-    def nameless(self) -> tuple[tuple, tuple]:
+    def words(self) -> Lexicon:
+        """The lexicon; without one, an empty one that costs nothing: its nodes tell apart only what context does."""
+        every_token_V = np.ones(len(self.weights.output_bias_V), bool)
+        return self.lexicon or Lexicon.build([], every_token_V, 0.0)
+
+    @cached_property
+    def nameless(self) -> tuple[tuple, tuple, tuple]:
         trie = (
             self.trie.keys_A,
             self.trie.targets_A,
@@ -71,13 +96,23 @@ class FastBeamSearch:
             self.trie.pending_G,
             self.trie.begins_V,
         )
-        return trie, nameless(self.weights)
+        words = (
+            self.words.first_arc_G,
+            self.words.tokens_A,
+            self.words.targets_A,
+            self.words.complete_G,
+            self.words.root_targets_V,
+            self.words.begins_V,
+            self.words.penalty,
+        )
+        return trie, words, nameless(self.weights)
 
     def initial(self) -> FastBeamState:
         """Before the first frame: one state, blanks as context."""
         contexts_12 = np.zeros((1, CONTEXT_SIZE), np.int64)
         predicted_1J = predict(contexts_12[0], self.weights)[None]
-        return FastBeamState(contexts_12, np.zeros(1, np.int64), predicted_1J, np.zeros(1))
+        roots_1 = np.zeros(1, np.int64)
+        return FastBeamState(contexts_12, roots_1, roots_1, predicted_1J, np.zeros(1))
 
     def advance(self, state: FastBeamState, encoded_TD: np.ndarray) -> FastBeamState:
         """The state after T more frames (float32) of one utterance (T may be 0)."""
@@ -86,6 +121,7 @@ class FastBeamSearch:
                 encoded_D,
                 state.contexts_S2,
                 state.nodes_S,
+                state.words_S,
                 state.predicted_SJ,
                 state.totals_S,
                 self.config.num_states,
@@ -97,47 +133,72 @@ class FastBeamSearch:
         return state
 
     def best_state(self, state: FastBeamState) -> int:
-        """The state that would win if the search ended now, with what the bias takes back."""
+        """The state that would win if the search ended now, with what bias and lexicon take back."""
         return state.best
 
     def finish(self, state: FastBeamState) -> TokenLattice:
         """The lattice of all frames so far; `state` stays usable."""
-        return TokenLattice(state.frames, tuple(map(self.trie.final, state.nodes_S.tolist())))
+        places = zip(state.nodes_S.tolist(), state.words_S.tolist(), strict=True)
+        finals = tuple(self.trie.final(node) + self.words.final(word) for node, word in places)
+        return TokenLattice(state.frames, finals)
 
 
 @compiled
 def _frame(
-    encoded_D, contexts_S2, nodes_S, predicted_SJ, totals_S, num_states, beam, nameless_trie, nameless_weights
+    encoded_D,
+    contexts_S2,
+    nodes_S,
+    words_S,
+    predicted_SJ,
+    totals_S,
+    num_states,
+    beam,
+    nameless_trie,
+    nameless_words,
+    nameless_weights,
 ):
     """One frame -> (the arrays of the next `FastBeamState`, best, arcs (source, target, token), their two scores)."""
     keys_A, targets_A, root_targets, credit_G, pending_G, begins_V = nameless_trie
     trie = Trie(keys_A, targets_A, root_targets, credit_G, pending_G, begins_V)
+    first_arc_G, tokens_A, nodes_A, complete_G, beginnings_V, word_begins_V, penalty = nameless_words
+    words = Words(first_arc_G, tokens_A, nodes_A, complete_G, beginnings_V, word_begins_V, penalty)
     weights = _named(nameless_weights)
     acoustic_SV = _acoustic(encoded_D, contexts_S2, predicted_SJ, weights)
-    bonus_SV = _bonuses(nodes_S, acoustic_SV.shape[1], trie)
+    bonus_SV = _bonuses(nodes_S, acoustic_SV.shape[1], trie) + _costs(words_S, acoustic_SV.shape[1], words)
     flat_X = _best_first(totals_S, acoustic_SV, bonus_SV, beam)
     count, num_tokens = len(flat_X), acoustic_SV.shape[1]
     most = min(num_states, count)
-    contexts_K2, nodes_K = np.empty((most, 2), np.int64), np.empty(most, np.int64)
+    contexts_K2 = np.empty((most, 2), np.int64)
+    nodes_K, words_K = np.empty(most, np.int64), np.empty(most, np.int64)
     predicted_KJ = np.empty((most, predicted_SJ.shape[1]), np.float32)
     totals_K = np.empty(most, np.float64)
     places_3X, scores_2X = np.empty((3, count), np.int64), np.empty((2, count), np.float64)
     num_kept, num_arcs = 0, 0
+    is_last_V = np.zeros(num_tokens, np.bool_)
+    is_last_V[BLANK_ID] = True
     for flat in flat_X:
         source, token = flat // num_tokens, flat % num_tokens
-        older, newer, node = contexts_S2[source, 0], contexts_S2[source, 1], nodes_S[source]
+        if num_kept == num_states and not is_last_V[token]:
+            continue  # most candidates end here, at little cost
+        older, newer = contexts_S2[source, 0], contexts_S2[source, 1]
+        node, word = nodes_S[source], words_S[source]
         if token != BLANK_ID:
             older, newer = newer, token
-            node = _target(node, token, trie)
+            node, word = _target(node, token, trie), _word_target(word, token, words)
         target = 0
         while target < num_kept and (
-            contexts_K2[target, 1] != newer or contexts_K2[target, 0] != older or nodes_K[target] != node
+            contexts_K2[target, 1] != newer
+            or contexts_K2[target, 0] != older
+            or nodes_K[target] != node
+            or words_K[target] != word
         ):
             target += 1
         if target == num_kept:
             if num_kept == num_states:
                 continue
-            contexts_K2[target, 0], contexts_K2[target, 1], nodes_K[target] = older, newer, node
+            contexts_K2[target, 0], contexts_K2[target, 1] = older, newer
+            nodes_K[target], words_K[target] = node, word
+            is_last_V[newer] = True
             if token == BLANK_ID:
                 predicted_KJ[target] = predicted_SJ[source]
             else:
@@ -148,13 +209,15 @@ def _frame(
         places_3X[0, num_arcs], places_3X[1, num_arcs], places_3X[2, num_arcs] = source, target, token
         scores_2X[0, num_arcs], scores_2X[1, num_arcs] = acoustic_SV[source, token], bonus_SV[source, token]
         num_arcs += 1
-    best = 0
-    for k in range(1, num_kept):
-        if totals_K[k] + _final(nodes_K[k], trie) > totals_K[best] + _final(nodes_K[best], trie):
-            best = k
+    best, highest = 0, -np.inf
+    for k in range(num_kept):
+        total = totals_K[k] + (_final(nodes_K[k], trie) + _word_final(words_K[k], words))
+        if total > highest:
+            best, highest = k, total
     return (
         contexts_K2[:num_kept].copy(),
         nodes_K[:num_kept].copy(),
+        words_K[:num_kept].copy(),
         predicted_KJ[:num_kept].copy(),
         totals_K[:num_kept].copy(),
         best,
@@ -223,6 +286,39 @@ def _bonuses(nodes_S, num_tokens, trie):
             bonus_SV[s, token] = bonus_SV[s, token] - trie.credit_G[node] + kept
         bonus_SV[s, BLANK_ID] = 0.0
     return bonus_SV
+
+
+@compiled
+def _costs(words_S, num_tokens, words):
+    """What each token costs after each node of the lexicon (S, V), as bonuses: 0 or less."""
+    unknown, missed = len(words.complete_G) - 1, -words.penalty
+    cost_SV = np.empty((len(words_S), num_tokens), np.float64)
+    for s in range(len(words_S)):
+        word, cost_V = words_S[s], cost_SV[s]
+        left, strays = _word_final(word, words), 0.0 if word == unknown else missed
+        for token in range(num_tokens):
+            begun = left + (missed if words.root_targets_V[token] == unknown else 0.0)
+            cost_V[token] = begun if words.begins_V[token] else strays
+        for arc in range(words.first_arc_G[word], words.first_arc_G[word + 1]):
+            cost_V[words.tokens_A[arc]] = 0.0
+        cost_V[BLANK_ID] = 0.0
+    return cost_SV
+
+
+@compiled
+def _word_final(word, words):
+    """What the end costs, as a bonus: a word that it cut off is unknown."""
+    return 0.0 if words.complete_G[word] else -words.penalty
+
+
+@compiled
+def _word_target(word, token, words):
+    """Where `token`, no blank, leads from the lexicon's node `word`."""
+    if words.begins_V[token]:
+        return words.root_targets_V[token]
+    first, last = words.first_arc_G[word], words.first_arc_G[word + 1]
+    arc = first + np.searchsorted(words.tokens_A[first:last], token)
+    return words.targets_A[arc] if arc < last and words.tokens_A[arc] == token else len(words.complete_G) - 1
 
 
 @compiled

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipeline.decoding.biasing import BiasTrie
+from pipeline.decoding.lexicon import Lexicon
 from pipeline.decoding.search import BeamConfig, Search
 from pipeline.runtime import fast_fbank, fast_step
 from pipeline.runtime.bundle import Packed
@@ -39,7 +40,7 @@ class Kernels(Protocol):
 
     def last_frames(self, state: Any) -> np.ndarray: ...
 
-    def search(self, config: BeamConfig, bias: BiasTrie | None) -> Search: ...
+    def search(self, config: BeamConfig, bias: BiasTrie | None, lexicon: Lexicon | None) -> Search: ...
 
 
 def kernels_of(packed: Packed) -> Kernels:
@@ -85,5 +86,5 @@ class FastKernels:
         """Nothing: an LSTM holds no frame back."""
         return np.zeros((0, state.shape[2]), np.float32)
 
-    def search(self, config: BeamConfig, bias: BiasTrie | None) -> FastBeamSearch:
-        return FastBeamSearch(self.weights.search, config, bias)
+    def search(self, config: BeamConfig, bias: BiasTrie | None, lexicon: Lexicon | None) -> FastBeamSearch:
+        return FastBeamSearch(self.weights.search, config, bias, lexicon)

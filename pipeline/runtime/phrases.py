@@ -15,11 +15,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.corpus.tokenizer import Tokenizer
 from pipeline.decoding.biasing import BiasGroup, BiasTrie
-from pipeline.decoding.word_lattice import SPACE
+from pipeline.decoding.lexicon import Lexicon, word_begins
 from pipeline.errors import UserError
 
 NAME = "phrases.json"
@@ -61,15 +59,20 @@ def find_bonus(recogniser: str | Path) -> PhraseBonus:
     return bonus
 
 
-def read_phrases(path: str | Path, tokenizer: Tokenizer, bonus: PhraseBonus = PhraseBonus()) -> BiasTrie:
-    """The bias of a phrase file. Raises UserError naming the line that is wrong."""
+def read_phrases(
+    path: str | Path,
+    tokenizer: Tokenizer,
+    bonus: PhraseBonus = PhraseBonus(),
+    lexicon: Lexicon | None = None,
+) -> BiasTrie:
+    """The bias of a phrase file; `lexicon` as for `bias_of`. Raises UserError naming the line that is wrong."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: no readable text file of phrases") from error
     if len(lines) > MAX_PHRASES:
         raise UserError(f"{path}: {len(lines)} lines are more than the {MAX_PHRASES} phrases allowed")
-    sections: list[tuple[list[list[int]], list[tuple[list[int], float | None]]]] = [([], [])]
+    sections: list[tuple[list[list[int]], list[tuple[list[int], float | None, float]]]] = [([], [])]
     for number, line in enumerate(lines, 1):
         line, where = line.split("#")[0].strip(), f"{path}, line {number}"
         if line.startswith("[") and line.endswith("]"):
@@ -77,11 +80,14 @@ def read_phrases(path: str | Path, tokenizer: Tokenizer, bonus: PhraseBonus = Ph
             sections.append(([spelled(word, tokenizer, where) for word in words if word], []))
         elif line:
             phrase, _, number_text = line.partition("\t")
-            sections[-1][1].append((spelled(phrase, tokenizer, where), _score(number_text, where)))
+            tokens = spelled(phrase, tokenizer, where)
+            again = _known_again(_plain(phrase), tokens, lexicon)
+            sections[-1][1].append((tokens, _score(number_text, where), again))
     size = sum(len(phrases) for _, phrases in sections)
     groups = [
         BiasGroup(
-            [(ids, bonus.per_token(len(ids), size) if s is None else s) for ids, s in phrases], prefixes
+            [(ids, (bonus.per_token(len(ids), size) if s is None else s) + more) for ids, s, more in phrases],
+            prefixes,
         )
         for prefixes, phrases in sections
     ]
@@ -91,20 +97,28 @@ def read_phrases(path: str | Path, tokenizer: Tokenizer, bonus: PhraseBonus = Ph
         raise UserError(f"{path}: {error}") from error
 
 
-def bias_of(phrases: Iterable[str], tokenizer: Tokenizer, bonus: PhraseBonus = PhraseBonus()) -> BiasTrie:
-    """The bias of phrases that count anywhere. Raises UserError for one that the recogniser cannot spell."""
+def bias_of(
+    phrases: Iterable[str],
+    tokenizer: Tokenizer,
+    bonus: PhraseBonus = PhraseBonus(),
+    lexicon: Lexicon | None = None,
+) -> BiasTrie:
+    """The bias of phrases that count anywhere; `lexicon`: of the search that will use it, for a word in the list is a
+    known one. Raises UserError for a phrase that the recogniser cannot spell.
+    """
     phrases = list(map(_plain, phrases))
-    # All at once: a call of the tokenizer costs more than the spelling.
-    spellings: Sequence[list[int]] = tokenizer.encode(phrases) if phrases else []  # type: ignore
+    spellings = tokenizer.encode_all(phrases)
     for phrase, tokens in zip(phrases, spellings, strict=True):
         if not _is_spelling(tokens, tokenizer):
             raise _cannot_spell("phrases", phrase)
     worth = [
         bonus.per_token(length, len(phrases)) for length in range(1, 1 + max(map(len, spellings), default=0))
     ]
-    return BiasTrie.build(
-        [(tokens, worth[len(tokens) - 1]) for tokens in spellings], (), word_begins(tokenizer)
-    )
+    scored = [
+        (tokens, worth[len(tokens) - 1] + _known_again(phrase, tokens, lexicon))
+        for phrase, tokens in zip(phrases, spellings, strict=True)
+    ]
+    return BiasTrie.build(scored, (), word_begins(tokenizer))
 
 
 def can_spell(phrase: str, tokenizer: Tokenizer) -> bool:
@@ -120,9 +134,11 @@ def spelled(phrase: str, tokenizer: Tokenizer, where: str) -> list[int]:
     return tokens
 
 
-def word_begins(tokenizer: Tokenizer) -> np.ndarray:
-    """Which tokens begin a word, (V,)."""
-    return np.array([piece.startswith(SPACE) for piece, _ in tokenizer.pieces])
+def _known_again(phrase: str, tokens: Sequence[int], lexicon: Lexicon | None) -> float:
+    """Nats a token that give back what the phrase's unknown words cost the search."""
+    if lexicon is None:
+        return 0.0
+    return lexicon.penalty * sum(word not in lexicon.words for word in phrase.split()) / len(tokens)
 
 
 def _plain(phrase: str) -> str:

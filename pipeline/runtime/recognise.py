@@ -8,12 +8,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from pipeline.decoding.batch_beam import beam_search
+from pipeline.decoding.lexicon import Lexicon
 from pipeline.decoding.token_lattice import TokenPath
 from pipeline.errors import UserError
 from pipeline.features.fbank import fbank
@@ -50,9 +52,10 @@ class Transcript:
 
 @torch.inference_mode()
 def transcribe(
-    packed, samples_S: np.ndarray, from_s: float = 0.0, search: WholeSearch = beam_search
+    packed, samples_S: np.ndarray, from_s: float = 0.0, search: WholeSearch | None = None
 ) -> Transcript:
-    """One utterance (float32, 16 kHz, mono) through features, encoder and search of a loaded bundle.
+    """One utterance (float32, 16 kHz, mono) through features, encoder and search (a beam search with the file's
+    lexicon, unless told otherwise) of a loaded bundle.
 
     What is said before `from_s` (the end of a wake word) is heard, but not searched. Raises UserError where it is
     negative or lies behind the last frame.
@@ -64,6 +67,7 @@ def transcribe(
     start = time.perf_counter()
     features_1NF = fbank(torch.from_numpy(samples_S)[None], packed.fbank_config)
     start_frame = int(from_s / FRAME_S)
+    search = search or partial(beam_search, lexicon=packed.lexicon)
     result = _decode_batch(model, [features_1NF[0]], [start_frame], search)[0]
     pieces = packed.tokenizer.pieces
     return Transcript(
@@ -90,21 +94,23 @@ def decode_many(
     start_frames: Sequence[int],
     batch_frames: int = 24_000,
     name: str = "",
+    lexicon: Lexicon | None = None,
 ) -> list[TokenPath]:
-    """Best paths (beam search) for features (N, F) in the order given, each searched from its start frame (80 ms) on,
-    where its emission frames count from; batches hold up to `batch_frames` padded 10 ms frames.
+    """Best paths (beam search, perhaps with a lexicon) for features (N, F) in the order given, each searched from its
+    start frame (80 ms) on, where its emission frames count from; batches hold up to `batch_frames` padded 10 ms frames.
 
     Utterances go by length, so that batches hold little padding; progress on stderr.
     """
     order = sorted(range(len(features)), key=lambda index: -len(features[index]))
     results: list[TokenPath | None] = [None] * len(features)
+    search = partial(beam_search, lexicon=lexicon)
     with tqdm(total=len(order), desc=name, unit="utt", mininterval=1.0) as progress:
         start = 0
         while start < len(order):
             size = max(1, batch_frames // max(1, len(features[order[start]])))
             chosen = order[start : start + size]
             found = _decode_batch(
-                model, [features[i] for i in chosen], [start_frames[i] for i in chosen], beam_search
+                model, [features[i] for i in chosen], [start_frames[i] for i in chosen], search
             )
             for index, result in zip(chosen, found, strict=True):
                 results[index] = result

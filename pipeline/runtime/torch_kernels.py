@@ -7,7 +7,9 @@ import numpy as np
 import torch
 
 from pipeline.decoding.beam import BeamSearch
+from pipeline.decoding.biased_lexicon import BiasedLexicon
 from pipeline.decoding.biasing import BiasTrie
+from pipeline.decoding.lexicon import Lexicon
 from pipeline.decoding.search import BeamConfig
 from pipeline.features import fbank
 from pipeline.runtime.bundle import Packed
@@ -44,5 +46,6 @@ class TorchKernels:
     def last_frames(self, state: Any) -> np.ndarray:
         return self.model.flush(state)[0].numpy()
 
-    def search(self, config: BeamConfig, bias: BiasTrie | None) -> BeamSearch:
-        return BeamSearch(self.model, config, bias)
+    def search(self, config: BeamConfig, bias: BiasTrie | None, lexicon: Lexicon | None) -> BeamSearch:
+        both = BiasedLexicon(bias, lexicon) if bias and lexicon else None
+        return BeamSearch(self.model, config, both or bias or lexicon)

@@ -27,15 +27,15 @@ def main() -> None:
     with start_run("evaluate", params, parents=[*stages, "pack"]) as run:
         cuts = list(load_cuts("data/prepare/test", with_audio=True))
         tokenizer = Tokenizer.from_model("data/prepare/tokenizer.model")
-        heard, metrics = {}, {}
+        packed, heard, metrics = load_packed("data/pack/model.sotto"), {}, {}
+        lexicon, batch_s = packed.lexicon, params.batch_seconds  # all steps are searched with one lexicon
         for stage in stages:
             hand, model = load_handoff(f"data/{stage}"), MODEL_OF.get(stage, stage)
             transducer = build_transducer(hand.card["model"])
             transducer.load_state_dict({name: hand.tensors[name] for name in transducer.state_dict()})
-            heard[model] = hear_features(transducer.eval(), tokenizer, cuts, params.batch_seconds, model)
+            heard[model] = hear_features(transducer.eval(), tokenizer, lexicon, cuts, batch_s, model)
             metrics |= measure.size_metrics(model, measure.recogniser_tensors(transducer, hand.tensors))
-        packed = load_packed("data/pack/model.sotto")
-        heard["packed"] = hear_recordings(packed, cuts, params.batch_seconds, "packed")
+        heard["packed"] = hear_recordings(packed, cuts, batch_s, "packed")
         metrics |= measure.file_metrics("packed", "data/pack/model.sotto", metrics["bytes/teacher"])
         metrics["rtf/packed"] = measure.real_time_factor(packed, (cut.load_audio()[0] for cut in cuts))
         records = [utterance_record(cut) for cut in cuts]

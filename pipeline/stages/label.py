@@ -10,6 +10,8 @@ from pathlib import Path
 from pipeline.corpus.shards import load_cuts
 from pipeline.corpus.teacher_targets import write_selection
 from pipeline.corpus.tokenizer import Tokenizer
+from pipeline.corpus.transcripts import known_words
+from pipeline.decoding.lexicon import lexicon_of
 from pipeline.params import load_params
 from pipeline.tracking import load_handoff, run_stage, start_run
 from pipeline.training.labelling import label_pool
@@ -23,6 +25,7 @@ def main() -> None:
         model = load_model(teacher.card["model"], teacher.tensors).eval()
         tokenizer = Tokenizer.from_model(PREPARED / "tokenizer.model")
         cuts = [cut for split in ("train", "unlabelled") for cut in load_cuts(PREPARED / split)]
+        words = known_words(PREPARED / "train", params.lexicon.max_words)
         folder = Path(run.scratch) / "targets"
         folder.mkdir(exist_ok=True)
         too_short = label_pool(
@@ -33,6 +36,7 @@ def main() -> None:
             top_k=params.top_k,
             shard_size=params.shard_size,
             batch_seconds=params.batch_seconds,
+            lexicon=lexicon_of(words, tokenizer, params.lexicon.oov_penalty),
         )
         metrics = write_selection(folder, params.min_confidence_quantile)
         size_bytes = sum(path.stat().st_size for path in folder.iterdir())

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from pipeline.corpus.sentences import drawn_sentences, transcripts
+from pipeline.corpus.sentences import drawn_sentences
 from pipeline.corpus.tokenizer import Tokenizer
+from pipeline.corpus.transcripts import transcripts
 from pipeline.evaluation.language import language_metrics
 from pipeline.language.intents import train_intents
 from pipeline.language.neural import LanguageModel

@@ -1,14 +1,16 @@
 """Pack the compressed model with everything the recogniser needs into one file.
 
 Run:    dvc repro pack                                        Toy: make smoke
-Reads:  data/prepare/tokenizer.model, data/<pack.after>       Writes: data/pack/model.sotto
-Cost:   2 s; the weights take their entropy + 0.1 %, all else about 3 kB
+Reads:  data/prepare (tokenizer, words), data/<pack.after>    Writes: data/pack/model.sotto
+Cost:   2 s; the weights take their entropy + 0.1 %, a word of the lexicon 2.5 bytes, all else about 3 kB
 """
 
 from pipeline.compression.entropy_coding import general_coders
 from pipeline.compression.packed_format import unpack
 from pipeline.compression.zeros_and_bits import as_csv, layer_table, totals
 from pipeline.corpus.tokenizer import Tokenizer
+from pipeline.corpus.transcripts import known_words
+from pipeline.decoding.lexicon import lexicon_of
 from pipeline.errors import UserError
 from pipeline.evaluation.inspect import describe
 from pipeline.models.transducer import TRAINING_ONLY
@@ -28,7 +30,9 @@ def main() -> None:
         )
     with start_run("pack", params, parents=[params.after]) as run:
         path = run.scratch / "model.sotto"
-        write_packed(path, before.card["model"], before.tensors, tokenizer, params.features)
+        words = known_words("data/prepare/train", params.lexicon.max_words)
+        lexicon = lexicon_of(words, tokenizer, params.lexicon.oov_penalty)
+        write_packed(path, before.card["model"], before.tensors, tokenizer, params.features, lexicon=lexicon)
         _ = load_packed(path).model
         tensors = {n: t for n, t in before.tensors.items() if not n.startswith(TRAINING_ONLY)}
         layers = run.scratch / "layers.csv"

@@ -16,6 +16,7 @@ from pipeline.corpus.datamodule import collate, trainable
 from pipeline.corpus.teacher_targets import Target, write_shard
 from pipeline.corpus.tokenizer import Tokenizer
 from pipeline.decoding.batch_beam import beam_search
+from pipeline.decoding.lexicon import Lexicon
 from pipeline.losses.distillation import path_logits
 from pipeline.losses.rnnt import best_alignment, fused_joiner, transducer_loss
 from pipeline.models.transducer import Transducer
@@ -30,6 +31,7 @@ def label_pool(
     top_k: int,
     shard_size: int,
     batch_seconds: float,
+    lexicon: Lexicon | None = None,
 ) -> int:
     """Write the shards that are not there yet; returns the number of utterances too short for their transcript."""
 
@@ -46,7 +48,7 @@ def label_pool(
         targets = [
             target
             for group in _groups(shard, batch_seconds)
-            for target in label_batch(model, tokenizer, group, top_k)
+            for target in label_batch(model, tokenizer, group, top_k, lexicon)
         ]
         write_shard(folder, index, targets)
     return len(cuts) - len(usable)
@@ -54,14 +56,18 @@ def label_pool(
 
 @torch.no_grad()
 def label_batch(
-    model: Transducer, tokenizer: Tokenizer, cuts: Sequence[MonoCut], top_k: int
+    model: Transducer,
+    tokenizer: Tokenizer,
+    cuts: Sequence[MonoCut],
+    top_k: int,
+    lexicon: Lexicon | None = None,
 ) -> Iterator[Target]:
-    """The targets of one batch; `model` is in evaluation mode."""
+    """The targets of one batch; `model` is in evaluation mode, pseudo-labels are searched with `lexicon`."""
     batch = collate(list(cuts), lambda cut: tokenizer.encode(cut.supervisions[0].text or ""))
     inputs = (batch.features_BNF, batch.feature_lengths_B, batch.start_frames_B)
     encoded_BTD, frame_lengths_B = model.encode(*inputs)
     is_pseudo = [cut.supervisions[0].text is None for cut in cuts]
-    heard = beam_search(model, encoded_BTD, frame_lengths_B) if any(is_pseudo) else []
+    heard = beam_search(model, encoded_BTD, frame_lengths_B, lexicon=lexicon) if any(is_pseudo) else []
     labels = [
         heard[b].tokens if is_pseudo[b] else batch.tokens_BU[b, : batch.token_lengths_B[b]].tolist()
         for b in range(len(cuts))
