@@ -205,6 +205,7 @@ def test_a_damaged_file_is_one_clear_error(packed_file, tmp_path):
         {"model": {**CONFIG, "joiner_width": 10**9}},
         {"model": {**CONFIG, "encoder": {"name": "os.system", "num_layers": 1, "width": 8}}},
         {"model": model_config(channels=(4, 6), num_layers=3)},
+        {"model": model_config(vocab_size=47)},
         *({"model": model_config(channels=wrong)} for wrong in (None, [4, 7], [4, 10**9], [4] * 9, 4, "46")),
         {"model": "lstm"},
         {"features": {"num_mel_bins": 16, "extra": 1}},

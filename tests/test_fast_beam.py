@@ -204,6 +204,12 @@ def test_unknown_words_are_not_found_where_they_cost_much(weights):
         assert known.bonus == 0 and known.tokens != without.tokens
 
 
+@pytest.mark.parametrize("num_tokens", [NUM_TOKENS - 1, NUM_TOKENS + 1])
+def test_a_lexicon_of_another_models_tokens_is_refused(weights, num_tokens):
+    with pytest.raises(ValueError, match=f"{num_tokens} tokens, the model of {NUM_TOKENS}"):
+        FastBeamSearch(weights, BeamConfig(), lexicon=Lexicon.build([], np.ones(num_tokens, bool), 1.0))
+
+
 def test_a_compiled_end_pointer_is_the_models(packed):
     torch.manual_seed(1)
     model = EndpointModel(EndpointModelConfig(WIDTH)).eval()

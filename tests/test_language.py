@@ -14,7 +14,7 @@ from pipeline.corpus.grammar import is_unseen
 from pipeline.corpus.sentences import drawn_sentences
 from pipeline.corpus.synthetic_plan import SyntheticConfig, plan
 from pipeline.corpus.tokenizer import Tokenizer, train_tokenizer
-from pipeline.corpus.transcripts import LabelledSentence, transcripts
+from pipeline.corpus.transcripts import LabelledSentence, known_words, transcripts
 from pipeline.errors import UserError
 from pipeline.evaluation.language import language_metrics
 from pipeline.language import neural
@@ -98,8 +98,18 @@ def test_transcripts_come_from_the_tables_alone(tmp_path):
     with gzip.open(tmp_path / "cuts.000000.jsonl.gz", "wt") as table:
         table.write("\n".join(json.dumps(line) for line in lines))
     assert transcripts(tmp_path) == [LabelledSentence("a b", "x"), LabelledSentence("c", None)]
+    assert known_words(tmp_path, 10) == ["a", "b", "c"] and known_words(tmp_path, 2) == ["a", "b"]
     with pytest.raises(UserError, match="dvc repro prepare"):
         transcripts(tmp_path / "absent")
+
+
+def test_the_most_frequent_words_are_known(tmp_path):
+    texts = ["set a timer", "set a lamp", "a timer"]
+    with gzip.open(tmp_path / "cuts.000000.jsonl.gz", "wt") as table:
+        table.write("\n".join(json.dumps({"supervisions": [{"text": text}]}) for text in texts))
+    assert known_words(tmp_path, 1) == ["a"]
+    assert known_words(tmp_path, 3) == ["a", "set", "timer"]
+    assert known_words(tmp_path, 100) == ["a", "lamp", "set", "timer"]
 
 
 def test_intents_are_naive_bayes_by_hand():

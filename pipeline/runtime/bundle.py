@@ -95,6 +95,8 @@ def load_packed(path: str | os.PathLike) -> Packed:
     try:
         _check_settings(contents.info)
         config = config_of(contents)
+        if config.vocab_size != tokenizer.vocab_size:
+            raise ValueError(f"{config.vocab_size} tokens, but the tokenizer has {tokenizer.vocab_size}")
         if config.encoder.name == "lstm":
             check_tensors(config, contents)
     except WRONG_HEADER as error:

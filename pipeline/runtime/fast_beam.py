@@ -67,13 +67,20 @@ class FastBeamState(NamedTuple):
 class FastBeamSearch:
     """Weights, the limits of the search, bias and lexicon or None. Holds no stream: any number may share it.
 
-    The tokens of a lexicon are the model's, no more and no fewer.
+    Raises ValueError for a lexicon of more or fewer tokens than the model's: compiled code does not look.
     """
 
     weights: SearchWeights
     config: BeamConfig
     bias: BiasTrie | None = None
     lexicon: Lexicon | None = None
+
+    def __post_init__(self):
+        num_tokens = len(self.weights.output_bias_V)
+        if self.lexicon and len(self.lexicon.begins_V) != num_tokens:
+            raise ValueError(
+                f"the lexicon is of {len(self.lexicon.begins_V)} tokens, the model of {num_tokens}"
+            )
 
     @cached_property
     def trie(self) -> BiasTrie:
@@ -269,22 +276,27 @@ def _acoustic(encoded_D, contexts_S2, predicted_SJ, weights):
 def _bonuses(nodes_S, num_tokens, trie):
     """What each token earns after each node (S, V): that of the root's arcs, then those of the node's own."""
     stride = len(trie.root_targets)
-    bonus_SV = np.empty((len(nodes_S), num_tokens), np.float64)
+    bonus_SV = np.zeros((len(nodes_S), num_tokens), np.float64)
+    if len(trie.credit_G) == 1:
+        return bonus_SV  # no phrases
+    credit_V = np.empty(num_tokens, np.float64)
+    for token in range(num_tokens):
+        credit_V[token] = trie.credit_G[trie.root_targets[min(token, stride - 1)]]
     for s in range(len(nodes_S)):
-        node = nodes_S[s]
-        for token in range(num_tokens):
-            target = trie.root_targets[min(token, stride - 1)]
-            bonus_SV[s, token] = trie.credit_G[target]
+        node, bonus_V = nodes_S[s], bonus_SV[s]
+        bonus_V[:] = credit_V
         arc = np.searchsorted(trie.keys_A, node * stride)
         while trie.keys_A[arc] < (node + 1) * stride:
             token, target = trie.keys_A[arc] - node * stride, trie.targets_A[arc]
             if token < num_tokens:
-                bonus_SV[s, token] = trie.credit_G[target]
+                bonus_V[token] = trie.credit_G[target]
             arc += 1
-        for token in range(num_tokens):
-            kept = trie.pending_G[node] if trie.begins_V[min(token, len(trie.begins_V) - 1)] else 0.0
-            bonus_SV[s, token] = bonus_SV[s, token] - trie.credit_G[node] + kept
-        bonus_SV[s, BLANK_ID] = 0.0
+        lent, pending = trie.credit_G[node], trie.pending_G[node]
+        if lent != 0.0 or pending != 0.0:
+            for token in range(num_tokens):
+                kept = pending if trie.begins_V[min(token, len(trie.begins_V) - 1)] else 0.0
+                bonus_V[token] = bonus_V[token] - lent + kept
+        bonus_V[BLANK_ID] = 0.0
     return bonus_SV
 
 

@@ -2,8 +2,8 @@
 
     model, endpointer = endpointer_of(packed, train_cuts, dev_cuts, 2.4, 0.02, 200, seed=7, epochs=8)
 
-The recogniser stays as it is. Its pauses come from greedy search, a batch at a time: near enough to the beam's for
-learning; the thresholds are chosen on what the beam does (`evaluation/streams.py`). Cost: 2 ms an utterance and epoch.
+The recogniser stays as it is. Its pauses come from the best path of whole utterances; the thresholds are chosen on what
+the engine hears as it goes (`evaluation/streams.py`). Cost: 2 ms an utterance and epoch.
 """
 
 import sys
@@ -18,10 +18,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.corpus.shards import load_feature_matrix
+from pipeline.decoding.batch_beam import beam_search
 from pipeline.decoding.endpoint_input import EndpointModelConfig, pause_features
 from pipeline.decoding.endpoint_model import EndpointModel
 from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig
-from pipeline.decoding.greedy import greedy
 from pipeline.decoding.token_lattice import BLANK_ID, TokenPath
 from pipeline.decoding.word_lattice import SPACE
 from pipeline.errors import UserError
@@ -112,7 +112,7 @@ def endpoint_examples(packed: Packed, cuts: Sequence[MonoCut], silence_s: float)
         encoded_BTD, frame_lengths_B = packed.model.encode(
             pad_sequence(features, batch_first=True), lengths_B, start_B
         )
-        results = greedy(packed.model, encoded_BTD, frame_lengths_B)
+        results = beam_search(packed.model, encoded_BTD, frame_lengths_B, lexicon=packed.lexicon)
         for cut, encoded_TD, length, start, result in zip(
             chosen, encoded_BTD, frame_lengths_B.tolist(), start_B.tolist(), results, strict=True
         ):
@@ -169,7 +169,7 @@ def _example(packed: Packed, cut: MonoCut, encoded_TD: Tensor, start: int, resul
 
 
 def blank_posteriors(model: Transducer, encoded_TD: Tensor, result: TokenPath) -> np.ndarray:
-    """P(blank) in each frame along the greedy path: what the search saw before it chose."""
+    """P(blank) in each frame along the best path: what the search saw before it chose."""
     token_at = dict(zip(result.frames, result.tokens, strict=True))
     context, contexts = (BLANK_ID,) * CONTEXT_SIZE, []
     for t in range(len(encoded_TD)):
