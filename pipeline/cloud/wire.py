@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from pipeline.corpus.tokenizer import SPACE
 from pipeline.decoding.lattice import Lattice, best_path
 from pipeline.decoding.lattice_format import read_lattice
 from pipeline.errors import UserError
@@ -26,7 +27,6 @@ STREAM_ID = r"[A-Za-z0-9_-]{1,64}"
 MAX_NUMBER = 2**31 - 1  # of turns and revisions
 MAX_BODY_BYTES = 64 * 1024  # a lattice has one or two thousand bytes
 MAX_ANSWER_BYTES = 64 * 1024
-SPACE = "\u2581"  # sentencepiece's sign for the beginning of a word
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from pipeline.errors import UserError
 
 BLANK, UNKNOWN = "<blk>", "<unk>"
-SPACE = "\u2581"
+SPACE = "\u2581"  # sentencepiece's sign for the beginning of a word
 
 
 class Tokenizer:

@@ -8,7 +8,6 @@ it is the greedy search.
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,15 +42,13 @@ def beam_search(
     config = config or BeamConfig()
     batch, num_frames, _ = encoded_BTD.shape
     device, joiner = encoded_BTD.device, model.joiner
-    lexicon = lexicon or Lexicon.build([], np.ones(joiner.output.out_features, bool), 0.0)
+    lexicon = lexicon or Lexicon.free(joiner.output.out_features)
     projected_BT1J = joiner.encoder_projection(encoded_BTD)[:, :, None]
     context_BS2 = torch.zeros(batch, config.num_states, CONTEXT_SIZE, dtype=torch.long, device=device)
     total_BS = torch.full((batch, config.num_states), DEAD, dtype=torch.double, device=device)
     total_BS[:, 0] = 0.0
-    bonus_BS, node_BS = (
-        torch.zeros_like(total_BS),
-        torch.full_like(total_BS, lexicon.start(), dtype=torch.long),
-    )
+    bonus_BS = torch.zeros_like(total_BS)
+    node_BS = torch.full_like(total_BS, lexicon.start(), dtype=torch.long)
     stay_BS = torch.arange(config.num_states, device=device).expand(batch, -1)
     sources, tokens = [], []
     for t in range(num_frames):

@@ -92,6 +92,11 @@ class Lexicon:
             float(penalty),
         )
 
+    @classmethod
+    def free(cls, num_tokens: int) -> "Lexicon":
+        """Knows no word and costs nothing: its nodes tell apart only what the last two tokens do."""
+        return cls.build([], np.ones(num_tokens, bool), 0.0)
+
     @property
     def unknown(self) -> int:
         """The node of every unknown word."""

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from math import inf
 from typing import NamedTuple
 
+from pipeline.corpus.tokenizer import SPACE
 from pipeline.decoding.lattice import SLACK, Arc, Lattice, build, minimise
 from pipeline.decoding.token_lattice import TokenArc, TokenLattice, completions
 
-SPACE = "\u2581"  # sentencepiece's sign for the beginning of a word
 DECIMALS = 6  # sets whose scores agree so far are one node
 END = -1
 

@@ -22,6 +22,11 @@ PHONES_PER_FRAME = 4  # of 20 ms
 TRAINING_ONLY = ("ctc_head.", "phone_head.")
 
 
+def without_training_heads(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What search uses of a model's tensors."""
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(TRAINING_ONLY)}
+
+
 class Outputs(NamedTuple):
     """What losses need: the joiner's projected inputs, its output layer, the logits of CTC and phones (M = 4 T)."""
 

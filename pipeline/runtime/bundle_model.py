@@ -16,7 +16,7 @@ from pipeline.decoding.lexicon import Lexicon
 from pipeline.errors import UserError
 from pipeline.features.fbank import FbankConfig
 from pipeline.files import write_atomically
-from pipeline.models.transducer import TRAINING_ONLY, Transducer, build_transducer
+from pipeline.models.transducer import TRAINING_ONLY, Transducer, build_transducer, without_training_heads
 from pipeline.runtime.bundle import pack_lexicon, pack_tokenizer
 from pipeline.runtime.tensors import STATISTICS, check_shapes
 
@@ -36,7 +36,7 @@ def write_packed(
     `model_config`: TransducerConfig or its dict; `tensors`: a state dict with the `<name>.scale` of
     `Compressor.convert`; `info`: short facts to carry along. Raises UserError for a matrix without scale.
     """
-    kept = {name: value for name, value in tensors.items() if not name.startswith(TRAINING_ONLY)}
+    kept = without_training_heads(tensors)
     coded, plain = {}, {}
     for name, value in kept.items():
         if name.endswith(".scale") and name.removesuffix(".scale") in kept:

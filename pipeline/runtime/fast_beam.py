@@ -89,9 +89,8 @@ class FastBeamSearch:
 
     @cached_property
     def words(self) -> Lexicon:
-        """The lexicon; without one, an empty one that costs nothing: its nodes tell apart only what context does."""
-        every_token_V = np.ones(len(self.weights.output_bias_V), bool)
-        return self.lexicon or Lexicon.build([], every_token_V, 0.0)
+        """The lexicon; without one, one that costs nothing."""
+        return self.lexicon or Lexicon.free(len(self.weights.output_bias_V))
 
     @cached_property
     def nameless(self) -> tuple[tuple, tuple, tuple]:

@@ -13,7 +13,7 @@ from pipeline.corpus.transcripts import known_words
 from pipeline.decoding.lexicon import lexicon_of
 from pipeline.errors import UserError
 from pipeline.evaluation.inspect import describe
-from pipeline.models.transducer import TRAINING_ONLY
+from pipeline.models.transducer import without_training_heads
 from pipeline.params import load_params
 from pipeline.runtime.bundle import load_packed
 from pipeline.runtime.bundle_model import write_packed
@@ -34,7 +34,7 @@ def main() -> None:
         lexicon = lexicon_of(words, tokenizer, params.lexicon.oov_penalty)
         write_packed(path, before.card["model"], before.tensors, tokenizer, params.features, lexicon=lexicon)
         _ = load_packed(path).model
-        tensors = {n: t for n, t in before.tensors.items() if not n.startswith(TRAINING_ONLY)}
+        tensors = without_training_heads(before.tensors)
         layers = run.scratch / "layers.csv"
         layers.write_text(as_csv(layer_table(tensors)), encoding="utf-8")
         run.log_artifact(layers)

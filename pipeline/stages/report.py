@@ -13,7 +13,7 @@ from pipeline.evaluation import plots, summary
 from pipeline.evaluation.publish import all_metrics, update_readme
 from pipeline.evaluation.size import zeros_per_layer
 from pipeline.files import write_atomically
-from pipeline.models.transducer import TRAINING_ONLY
+from pipeline.models.transducer import without_training_heads
 from pipeline.params import load_params
 from pipeline.tracking import load_handoff, run_stage, start_run
 
@@ -28,16 +28,12 @@ def main() -> None:
         table = pd.read_parquet("data/evaluate/utterances.parquet")
         models = summary.models_in_order(metrics)
         curves = {stage: pd.read_csv(f"data/{stage}/curves.csv") for stage in TRAINED}
-        tensors = {
-            model: load_handoff(f"data/{summary.STAGE_OF[model]}").tensors
-            for model in models
-            if model in ("sparse", "qat")
-        }
         zeros = {
             model: zeros_per_layer(
-                {name: t for name, t in given.items() if not name.startswith(TRAINING_ONLY)}
+                without_training_heads(load_handoff(f"data/{summary.STAGE_OF[model]}").tensors)
             )
-            for model, given in tensors.items()
+            for model in models
+            if model in ("sparse", "qat")
         }
         plots.draw_report(reports / "plots", summary.plot_rows(metrics, models), table, curves, zeros)
         write_atomically(reports / "summary.md", summary.document(metrics, table, params.worst_utterances))

@@ -15,7 +15,7 @@ from pipeline.compression.zeros_and_bits import as_csv, layer_table, totals
 from pipeline.corpus.datamodule import SpeechDataModule
 from pipeline.features.augment import SpecAugmentConfig
 from pipeline.features.perturb import PerturbConfig
-from pipeline.models.transducer import TRAINING_ONLY
+from pipeline.models.transducer import TRAINING_ONLY, without_training_heads
 from pipeline.training.config import TrainerConfig
 from pipeline.training.fit import TrainingRun
 from pipeline.training.objectives import objectives
@@ -86,7 +86,11 @@ def start_compressor(
     """
     config = CompressorConfig(levels=settings.levels, sparsity=settings.sparsity, exclude=TRAINING_ONLY)
     scales = {n.removesuffix(".scale"): value for n, value in tensors.items() if _is_scale(n, tensors)}
-    weights = {n: p.detach() for n, p in _compressed(dict(model.named_parameters())).items() if p.ndim == 2}
+    weights = {
+        n: p.detach()
+        for n, p in without_training_heads(dict(model.named_parameters())).items()
+        if p.ndim == 2
+    }
     shares = {}
     if settings.sparsity:
         shares = allocate_zeros(weights, sensitivities, settings.sparsity)
@@ -106,7 +110,7 @@ class CompressionCurves(pl.Callback):
         self.compressor.set_progress(trainer.global_step / max(1, self.num_steps - 1))
 
     def on_train_epoch_end(self, trainer, module) -> None:
-        for key, value in totals(_compressed(self.compressor.convert(self.model))).items():
+        for key, value in totals(without_training_heads(self.compressor.convert(self.model))).items():
             module.log(f"{key}/{self.name}", value)
 
 
@@ -114,13 +118,9 @@ def results(compressor: Compressor, model: nn.Module, name: str) -> Compressed:
     """The converted model, its zeros and bits."""
     compressor.set_progress(1.0)
     tensors = compressor.convert(model)
-    kept = _compressed(tensors)
+    kept = without_training_heads(tensors)
     metrics = {f"{key}/{name}": value for key, value in totals(kept).items()}
     return Compressed(tensors, metrics, as_csv(layer_table(kept)))
-
-
-def _compressed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value for name, value in tensors.items() if not name.startswith(TRAINING_ONLY)}
 
 
 def _is_scale(name: str, tensors: Mapping[str, Tensor]) -> bool:

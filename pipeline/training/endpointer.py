@@ -18,12 +18,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.corpus.shards import load_feature_matrix
+from pipeline.corpus.tokenizer import SPACE
 from pipeline.decoding.batch_beam import beam_search
 from pipeline.decoding.endpoint_input import EndpointModelConfig, pause_features
 from pipeline.decoding.endpoint_model import EndpointModel
 from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig
 from pipeline.decoding.token_lattice import BLANK_ID, TokenPath
-from pipeline.decoding.word_lattice import SPACE
 from pipeline.errors import UserError
 from pipeline.evaluation.streams import (
     STEP_S,
