@@ -20,7 +20,7 @@ from pipeline.files import read_yaml
 
 if TYPE_CHECKING:
     from pipeline.corpus.prepare import DataConfig, PrepareConfig
-    from pipeline.decoding.lexicon import LexiconConfig
+    from pipeline.decoding.lexicon import LexiconWeights
     from pipeline.features.augment import SpecAugmentConfig
     from pipeline.features.fbank import FbankConfig
     from pipeline.features.perturb import PerturbConfig
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LAZY_TYPES = {
     "DataConfig": "pipeline.corpus.prepare",
     "PrepareConfig": "pipeline.corpus.prepare",
-    "LexiconConfig": "pipeline.decoding.lexicon",
+    "LexiconWeights": "pipeline.decoding.lexicon",
     "SpecAugmentConfig": "pipeline.features.augment",
     "FbankConfig": "pipeline.features.fbank",
     "PerturbConfig": "pipeline.features.perturb",
@@ -41,11 +41,11 @@ LAZY_TYPES = {
     "TrainerConfig": "pipeline.training.config",
 }
 STAGES = (
-    "prepare", "teacher", "label", "student", "sparsify", "qat", "pack", "evaluate", "report",
+    "prepare", "lexicon", "teacher", "label", "student", "sparsify", "qat", "pack", "evaluate", "report",
     "language_model", "stream",
 )  # fmt: skip
 TAUGHT = ("student", "sparsify", "qat")  # they learn from what the teacher said about every frame
-SHARED = ("seed", "data", "features", "lexicon")
+SHARED = ("seed", "data", "features")
 SPLITS = ("train", "unlabelled", "dev", "test")
 Compressible = Literal["student", "sparsify", "qat"]
 T = TypeVar("T")
@@ -57,6 +57,18 @@ class PrepareParams:
     data: "DataConfig"
     features: "FbankConfig"
     prepare: "PrepareConfig"
+
+
+@dataclass(frozen=True)
+class LexiconParams:
+    """`max_words`: the most frequent ones of the training transcripts; `min_history`: how often two classes must have
+    been seen side by side for what follows both to be counted; `weights`: those of the search.
+    """
+
+    max_words: int
+    num_classes: int
+    min_history: int
+    weights: "LexiconWeights"
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,6 @@ class TeacherParams(StudentParams):
 class LabelParams:
     seed: int
     features: "FbankConfig"
-    lexicon: "LexiconConfig"
     top_k: int
     shard_size: int
     batch_seconds: float
@@ -110,7 +121,6 @@ class CompressParams:
 @dataclass(frozen=True)
 class PackParams:
     features: "FbankConfig"
-    lexicon: "LexiconConfig"
     after: Compressible
 
 
@@ -162,9 +172,9 @@ class ReportParams:
 
 
 STAGE_TYPES: dict[str, type] = {
-    "prepare": PrepareParams, "teacher": TeacherParams, "label": LabelParams, "student": StudentParams,
-    "sparsify": CompressParams, "qat": CompressParams, "pack": PackParams, "evaluate": EvaluateParams,
-    "report": ReportParams, "language_model": LanguageModelParams, "stream": StreamParams,
+    "prepare": PrepareParams, "lexicon": LexiconParams, "teacher": TeacherParams, "label": LabelParams,
+    "student": StudentParams, "sparsify": CompressParams, "qat": CompressParams, "pack": PackParams,
+    "evaluate": EvaluateParams, "report": ReportParams, "language_model": LanguageModelParams, "stream": StreamParams,
 }  # fmt: skip
 
 
@@ -194,7 +204,9 @@ CHECKS = {
     "drawn_hours": NOT_NEGATIVE, "batch_sentences": COUNT, "embedding_width": COUNT,
     "train_utterances": COUNT, "dev_utterances": COUNT, "test_utterances": COUNT,
     "timed_utterances": COUNT, "silence_s": NOT_NEGATIVE, "max_early_cut": FRACTION, "gap_ms": NOT_NEGATIVE,
-    "downstream_ms": NOT_NEGATIVE, "max_words": NOT_NEGATIVE, "oov_penalty": NOT_NEGATIVE,
+    "downstream_ms": NOT_NEGATIVE, "max_words": NOT_NEGATIVE,
+    "num_classes": Check(lambda v: 1 <= v <= 1000, "between 1 and 1000"),
+    "min_history": COUNT, "oov_penalty": NOT_NEGATIVE, "scale": NOT_NEGATIVE,
     "width": COUNT, "joiner_width": COUNT, "num_layers": COUNT, "num_heads": COUNT, "channels": COUNT,
 }  # fmt: skip
 

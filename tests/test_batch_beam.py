@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.decoding.batch_beam import beam_search, merged, rows_of
+from pipeline.decoding.batch_beam import beam_search, merged
 from pipeline.decoding.beam import BeamSearch
 from pipeline.decoding.greedy import greedy
-from pipeline.decoding.lexicon import Lexicon
 from pipeline.decoding.search import BeamConfig
 from pipeline.decoding.token_lattice import best_tokens
 from tests import reference_lattice as slow
+from tests.reference_lexicon import drawn_lexicon
 from tests.test_lattice import encoded, tiny
 
 
@@ -59,18 +59,22 @@ def test_a_wide_beam_finds_the_best_of_all_sequences(num_frames):
 
 def test_of_candidates_with_the_same_last_two_tokens_and_node_the_best_is_left():
     begins_V = np.array([False, True, False, False])
-    lexicon = Lexicon.build([[1], [1, 2], [1, 2, 3], [1, 3]], begins_V, 1.0)
-    generator = torch.Generator().manual_seed(5)
-    contexts = [(0, 0), (0, 2), (2, 2), (1, 2), (2, 1), (3, 3), (1, 2), (2, 3), (2, 3)]
-    nodes = [0, 2, lexicon.unknown, 2, 1, lexicon.unknown, lexicon.unknown, 3, lexicon.unknown]
-    node_BS = torch.tensor([nodes])
-    for _ in range(20):
-        total_BSV = torch.randn(1, len(nodes), 4, generator=generator, dtype=torch.double)
-        kept = merged(total_BSV, torch.tensor([contexts]), node_BS, rows_of(lexicon, node_BS))[0]
+    lexicon = drawn_lexicon(2, [[1], [1, 2], [1, 2, 3], [1, 3]], begins_V)
+    drawn = np.random.default_rng(5)
+    for _ in range(40):
+        places = [
+            (older, newer, node) for older in range(4) for newer in range(4) for node in range(0, 20, 3)
+        ]
+        states = [places[n] for n in drawn.choice(len(places), 9, replace=False)]
+        node_BS = torch.tensor([[node for *_, node in states]])
+        context_BS2 = torch.tensor([[state[:2] for state in states]])
+        total_BSV = torch.from_numpy(drawn.standard_normal((1, len(states), 4)))
+        targets_BSV = torch.from_numpy(lexicon.rows(node_BS[0].numpy())[0])[None]
+        found = [each[0].tolist() for each in merged(total_BSV, context_BS2, targets_BSV)]
         best = {}
-        for s, ((before, last), node) in enumerate(zip(contexts, nodes, strict=True)):
+        for s, (older, newer, node) in enumerate(states):
             for token in range(4):
-                after = (last, token) if token else (before, last)
-                key, score = (after, lexicon.step(node, token)[0]), float(total_BSV[0, s, token])
-                best[key] = max(score, best.get(key, score))
-        assert sorted(kept[kept.isfinite()].tolist()) == sorted(best.values())
+                after = (newer, token) if token else (older, newer)
+                key, score = (*after, lexicon.step(node, token)[0]), float(total_BSV[0, s, token])
+                best[key] = max((score, s, token), best.get(key, (-np.inf, 0, 0)))
+        assert list(zip(*found, strict=True)) == sorted(best.values(), reverse=True)[: len(states)]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soxr
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.compression import packed_format, quantizers
@@ -15,9 +15,10 @@ from pipeline.compression.compressor import Compressor, CompressorConfig
 from pipeline.compression.entropy_coding import entropy_bits
 from pipeline.corpus.tokenizer import Tokenizer, train_tokenizer
 from pipeline.decoding.greedy import greedy
-from pipeline.decoding.lexicon import lexicon_of
+from pipeline.decoding.lexicon import LexiconWeights, lexicon_of
 from pipeline.errors import UserError
 from pipeline.features.fbank import FbankConfig, fbank
+from pipeline.language.class_ngram import ClassNgram
 from pipeline.models.transducer import build_transducer
 from pipeline.runtime.bundle import load_packed
 from pipeline.runtime.bundle_model import write_packed
@@ -243,26 +244,18 @@ def test_a_tokenizer_that_is_none_is_one_clear_error(packed_file, tmp_path, body
         load_packed(path)
 
 
-@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sets(st.text("abcdeiost", min_size=1, max_size=15), max_size=30), st.sampled_from([0.0, 0.1, 4.0]))
-def test_a_lexicon_travels_in_the_file(tmp_path, tokenizer, words, penalty):
-    path, lexicon = tmp_path / "model.sotto", lexicon_of(sorted(words), tokenizer, penalty)
+def test_a_lexicon_travels_in_the_file(tmp_path, tokenizer):
+    ngram = ClassNgram.fit([["an", "set"], ["set", "light"]] * 3, ["an", "light", "set"], 2, 2)
+    path, lexicon = tmp_path / "model.sotto", lexicon_of(ngram, tokenizer, LexiconWeights(0.4, 1.0, 4.0))
     write_packed(path, CONFIG, converted(CONFIG), tokenizer, FEATURES, lexicon=lexicon)
     found = load_packed(path).lexicon
-    assert (found.words, found.penalty) == (lexicon.words, lexicon.penalty)
-    for name in ("first_arc_G", "tokens_A", "targets_A", "complete_G", "root_targets_V", "begins_V"):
-        assert np.array_equal(getattr(found, name), getattr(lexicon, name)), name
+    assert found.words == {"an", "light", "set"} and found.weights == lexicon.weights
+    for field in dataclasses.fields(lexicon):
+        if isinstance(value := getattr(lexicon, field.name), np.ndarray):
+            assert np.array_equal(getattr(found, field.name), value), field.name
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"\xff" * 40,
-        *map(packed_format.compress_text, [b"", b"much\n0a", b"-1\n0a", b"nan\n0a", b"4.0\na", b"4.0\n\n"]),
-        packed_format.compress_text(b"4.0\n" + b"0a\n" * 200_001),
-    ],
-)
+@pytest.mark.parametrize("body", [b"", b"\xff" * 40, bytes(100), b"\xff" * 2000])
 def test_a_lexicon_that_is_none_is_one_clear_error(packed_file, tmp_path, body):
     contents = packed_format.unpack(packed_file[0].read_bytes(), "x")
     path = tmp_path / "forged.sotto"

@@ -15,7 +15,7 @@ from pipeline.decoding.biased_lexicon import BiasedLexicon
 from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.endpoint_input import EndpointModelConfig
 from pipeline.decoding.endpoint_model import EndpointModel
-from pipeline.decoding.lexicon import Lexicon
+from pipeline.decoding.lexicon import Lexicon, LexiconWeights
 from pipeline.decoding.search import BeamConfig
 from pipeline.decoding.token_lattice import best_tokens
 from pipeline.runtime import fast_endpoint, fast_step
@@ -23,6 +23,7 @@ from pipeline.runtime.fast_beam import FastBeamSearch
 from pipeline.runtime.fast_weights import Matrix, weights_of
 from pipeline.runtime.kernels import kernels_of
 from pipeline.runtime.torch_kernels import TorchKernels
+from tests.reference_lexicon import drawn_lexicon, plain_lexicon
 from tests.tiny_model import BLANK_BONUS, tiny_packed
 
 WIDTH, NUM_TOKENS = 24, 48  # of the tiny model
@@ -76,7 +77,11 @@ def lexicons(draw):
     first = st.sampled_from(np.flatnonzero(begins_V).tolist())
     rest = st.sampled_from(np.flatnonzero(~begins_V)[1:6].tolist())  # 0 is blank
     word = st.builds(lambda token, more: [token, *more], first, st.lists(rest, max_size=3))
-    return Lexicon.build(draw(st.lists(word, max_size=40)), begins_V, draw(st.sampled_from([0.0, 0.7, 2.5])))
+    listed = draw(st.lists(word, max_size=40, unique_by=tuple))
+    weights = draw(st.sampled_from([LexiconWeights(0.0, 0.0, 0.7), LexiconWeights(0.4, 1.0, 2.5)]))
+    return drawn_lexicon(
+        draw(st.integers(0, 9)), listed, begins_V, weights, num_classes=draw(st.integers(1, 9))
+    )
 
 
 def nodes_of(key, bias, lexicon):
@@ -111,11 +116,14 @@ def test_states_of_equal_tokens_and_other_words_stay_apart(models_of_few, bias, 
     words = [[1, *rest] for length in range(5) for rest in product((2, 3), repeat=length)]
     for seed in range(20):
         chosen = np.random.default_rng(seed).permutation(len(words))[:12]
-        lexicon = Lexicon.build([words[i] for i in chosen], np.arange(NUM_TOKENS) == 1, penalty)
+        weights = LexiconWeights(penalty, 0.2, penalty)
+        lexicon = drawn_lexicon(seed, [words[i] for i in chosen], np.arange(NUM_TOKENS) == 1, weights)
         both = BiasedLexicon(bias, lexicon) if bias else lexicon
-        model, weights = models_of_few
+        model, search_weights = models_of_few
         slow = BeamSearch(model, BeamConfig(12), both)
-        check_equal(slow, FastBeamSearch(weights, BeamConfig(12), bias, lexicon), encoded(12, seed, 0.5))
+        check_equal(
+            slow, FastBeamSearch(search_weights, BeamConfig(12), bias, lexicon), encoded(12, seed, 0.5)
+        )
 
 
 def check_equal(slow, fast, encoded_TD):
@@ -163,7 +171,7 @@ def test_products_of_many_vectors_are_those_of_each(num_vectors, num_columns):
     assert np.allclose([fast_step.product(matrix, x_C) for x_C in x_SC], expected_SR, atol=2e-3)
 
 
-LEXICON = Lexicon.build([[1], [1, 2], [3, 2, 4], [5, 6, 6]], np.arange(NUM_TOKENS) % 2 == 1, 1.0)
+LEXICON = drawn_lexicon(1, [[1], [1, 2], [3, 2, 4], [5, 6, 6]], np.arange(NUM_TOKENS) % 2 == 1)
 
 
 @pytest.mark.parametrize("lexicon", [None, LEXICON])
@@ -188,7 +196,10 @@ def found(search, encoded_TD):
 @pytest.mark.parametrize("bias", [None, BiasTrie.build([([3, 4], 2.0), ([4, 5, 6], 1.0)])])
 @pytest.mark.parametrize("begins_V", [LEXICON.begins_V, np.ones(NUM_TOKENS, bool)])
 def test_a_lexicon_that_costs_nothing_changes_nothing(weights, bias, begins_V):
-    free = Lexicon.build([], begins_V, 0.0)
+    free = plain_lexicon([], begins_V, 0.0)
+    free = dataclasses.replace(
+        free, next_KK=np.zeros_like(free.next_KK)
+    )  # or it would tell first words apart
     for seed in range(10):
         plain, free_of_cost = (FastBeamSearch(weights, BeamConfig(), bias, known) for known in (None, free))
         assert found(plain, encoded(20, seed)) == found(free_of_cost, encoded(20, seed))
@@ -196,7 +207,7 @@ def test_a_lexicon_that_costs_nothing_changes_nothing(weights, bias, begins_V):
 
 def test_unknown_words_are_not_found_where_they_cost_much(weights):
     words = [[1], [1, 2], [3, 2, 4], [5, 6, 6], [9, 22, 22], [9, 22, 10]]
-    strict = Lexicon.build(words, LEXICON.begins_V, 50.0)
+    strict = plain_lexicon(words, LEXICON.begins_V, 50.0)
     for seed in range(10):
         encoded_TD = encoded(20, seed, 2.0)
         without = best_tokens(found(FastBeamSearch(weights, BeamConfig()), encoded_TD))
@@ -207,7 +218,7 @@ def test_unknown_words_are_not_found_where_they_cost_much(weights):
 @pytest.mark.parametrize("num_tokens", [NUM_TOKENS - 1, NUM_TOKENS + 1])
 def test_a_lexicon_of_another_models_tokens_is_refused(weights, num_tokens):
     with pytest.raises(ValueError, match=f"{num_tokens} tokens, the model of {NUM_TOKENS}"):
-        FastBeamSearch(weights, BeamConfig(), lexicon=Lexicon.build([], np.ones(num_tokens, bool), 1.0))
+        FastBeamSearch(weights, BeamConfig(), lexicon=Lexicon.free(num_tokens))
 
 
 def test_a_compiled_end_pointer_is_the_models(packed):

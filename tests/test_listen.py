@@ -13,8 +13,9 @@ from pipeline import cli
 from pipeline.decoding.biased_lexicon import BiasedLexicon
 from pipeline.decoding.lattice import best_path
 from pipeline.decoding.lattice_format import read_lattice
-from pipeline.decoding.lexicon import lexicon_of
+from pipeline.decoding.lexicon import LexiconWeights, lexicon_of
 from pipeline.errors import UserError
+from pipeline.language.class_ngram import ClassNgram
 from pipeline.runtime import listen as listening
 from pipeline.runtime.audio import read_audio
 from pipeline.runtime.bundle import load_packed
@@ -265,7 +266,8 @@ def test_phrases_of_a_file(model_file, tmp_path):
 def test_a_word_of_the_list_is_a_known_one(model_file):
     """A name that the lexicon lacks must not lose in a list what the lexicon takes for it."""
     tokenizer, bonus = load_packed(model_file).tokenizer, PhraseBonus(1.0, 0.0)
-    lexicon = lexicon_of(["kitchen", "light"], tokenizer, 4.0)
+    ngram = ClassNgram.fit([], ["kitchen", "light"], 1, 1)
+    lexicon = lexicon_of(ngram, tokenizer, LexiconWeights(0.0, 0.0, 4.0))
 
     def earned(phrase):
         both = BiasedLexicon(bias_of([phrase], tokenizer, bonus, lexicon), lexicon)

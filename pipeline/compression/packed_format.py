@@ -26,7 +26,7 @@ import zstandard
 from pipeline.compression import entropy_coding
 from pipeline.errors import UserError
 
-MAGIC, VERSION = b"SOTTO", 1
+MAGIC, VERSION = b"SOTTO", 2
 FIXED = struct.Struct("<5sBI8s")
 SECTION_DIGEST, FILE_DIGEST = 8, 16
 MAX_FILE_BYTES = 64 << 20

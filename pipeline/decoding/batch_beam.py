@@ -6,8 +6,6 @@ reference and leaves lattices behind; here the states of all utterances are one 
 it is the greedy search.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -18,16 +16,6 @@ from pipeline.models.predictor import CONTEXT_SIZE
 from pipeline.models.transducer import Transducer
 
 DEAD = float("-inf")
-
-
-class Rows(NamedTuple):
-    """What the lexicon says of each state's next token: where it leads, what it earns, whether it goes on with a word
-    that the lexicon has.
-    """
-
-    targets_BSV: Tensor
-    bonuses_BSV: Tensor
-    goes_on_BSV: Tensor
 
 
 @torch.no_grad()
@@ -43,7 +31,7 @@ def beam_search(
     batch, num_frames, _ = encoded_BTD.shape
     device, joiner = encoded_BTD.device, model.joiner
     lexicon = lexicon or Lexicon.free(joiner.output.out_features)
-    projected_BT1J = joiner.encoder_projection(encoded_BTD)[:, :, None]
+    projected_BTJ = joiner.encoder_projection(encoded_BTD)
     context_BS2 = torch.zeros(batch, config.num_states, CONTEXT_SIZE, dtype=torch.long, device=device)
     total_BS = torch.full((batch, config.num_states), DEAD, dtype=torch.double, device=device)
     total_BS[:, 0] = 0.0
@@ -52,72 +40,61 @@ def beam_search(
     stay_BS = torch.arange(config.num_states, device=device).expand(batch, -1)
     sources, tokens = [], []
     for t in range(num_frames):
-        predicted_XD = model.predict_context(context_BS2.flatten(0, 1))
-        predicted_BSJ = joiner.predictor_projection(predicted_XD).unflatten(0, (batch, -1))
-        log_probs_BSV = joiner.join(projected_BT1J[:, t], predicted_BSJ).log_softmax(-1)
-        rows = rows_of(lexicon, node_BS)
-        candidates_BSV = merged(
-            total_BS[..., None] + log_probs_BSV + rows.bonuses_BSV, context_BS2, node_BS, rows
-        )
-        best_BS, index_BS = candidates_BSV.flatten(1).topk(config.num_states)
-        best_BS = best_BS.masked_fill(best_BS < best_BS[:, :1] - config.beam, DEAD)
         inside_B1 = (t < frame_lengths_B)[:, None]
-        source_BS = torch.where(inside_B1, index_BS // candidates_BSV.shape[2], stay_BS)
-        token_BS = torch.where(inside_B1, index_BS % candidates_BSV.shape[2], BLANK_ID)
+        alive = (inside_B1 & (total_BS > DEAD)).nonzero(as_tuple=True)  # the others are not looked at
+        predicted_XJ = joiner.predictor_projection(model.predict_context(context_BS2[alive]))
+        log_probs_XV = joiner.join(projected_BTJ[alive[0], t], predicted_XJ).log_softmax(-1)
+        targets_XV, bonuses_XV = map(torch.from_numpy, lexicon.rows(node_BS[alive].cpu().numpy()))
+        shape = (*total_BS.shape, log_probs_XV.shape[1])
+        targets_BSV = targets_XV.new_zeros(shape, device=device).index_put_(alive, targets_XV.to(device))
+        bonuses_BSV = bonuses_XV.new_zeros(shape, device=device).index_put_(alive, bonuses_XV.to(device))
+        total_XV = total_BS[alive][:, None] + log_probs_XV + bonuses_XV.to(device)
+        total_BSV = total_BS.new_full(shape, DEAD).index_put_(alive, total_XV)
+        best_BS, source_BS, token_BS = merged(total_BSV, context_BS2, targets_BSV)
+        best_BS = best_BS.masked_fill(best_BS < best_BS[:, :1] - config.beam, DEAD)
+        source_BS = torch.where(inside_B1, source_BS, stay_BS)
+        token_BS = torch.where(inside_B1, token_BS, BLANK_ID)
         total_BS = torch.where(inside_B1, best_BS, total_BS)
-        flat_BS = source_BS * candidates_BSV.shape[2] + token_BS
-        bonus_BS = bonus_BS.gather(1, source_BS) + rows.bonuses_BSV.flatten(1).gather(1, flat_BS)
-        node_BS = rows.targets_BSV.flatten(1).gather(1, flat_BS)
-        before_BS2 = context_BS2.gather(1, source_BS[..., None].expand_as(context_BS2))
-        after_BS2 = torch.stack([before_BS2[..., 1], token_BS], -1)
-        context_BS2 = torch.where((token_BS != BLANK_ID)[..., None], after_BS2, before_BS2)
+        flat_BS = source_BS * total_BSV.shape[2] + token_BS
+        bonus_BS = bonus_BS.gather(1, source_BS) + bonuses_BSV.flatten(1).gather(1, flat_BS)
+        node_BS = torch.where(inside_B1, targets_BSV.flatten(1).gather(1, flat_BS), node_BS)
+        context_BS2 = next_context(context_BS2, source_BS, token_BS)
         sources.append(source_BS)
         tokens.append(token_BS)
-    incomplete_BS = ~torch.from_numpy(lexicon.complete_G).to(device)[node_BS]
-    bonus_BS = bonus_BS - lexicon.penalty * incomplete_BS
-    ended_B, winner_B = (total_BS - lexicon.penalty * incomplete_BS).max(1)
+    finals_X = torch.from_numpy(lexicon.finals(node_BS.flatten().cpu().numpy()))
+    finals_BS = finals_X.to(device).unflatten(0, node_BS.shape)
+    bonus_BS = bonus_BS + finals_BS
+    ended_B, winner_B = (total_BS + finals_BS).max(1)
     won_B = bonus_BS.gather(1, winner_B[:, None])[:, 0]
     return _traced(sources, tokens, winner_B, (ended_B - won_B).tolist(), won_B.tolist())
 
 
-def rows_of(lexicon: Lexicon, node_BS: Tensor) -> Rows:
-    targets_XV, bonuses_XV = lexicon.rows(node_BS.flatten().cpu().numpy())
-    goes_on_XV = (targets_XV != lexicon.unknown) & ~lexicon.begins_V
-    arrays = targets_XV, bonuses_XV, goes_on_XV
-    return Rows(*(torch.from_numpy(a).to(node_BS.device).unflatten(0, node_BS.shape) for a in arrays))
+def merged(total_BSV: Tensor, context_BS2: Tensor, targets_BSV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(total_BS, source_BS, token_BS): the best S among candidates (state, next token), each pair of last two tokens
+    and node once, best first.
 
-
-def merged(total_BSV: Tensor, context_BS2: Tensor, node_BS: Tensor, rows: Rows) -> Tensor:
-    """Candidates (state, next token) with -inf for each whose last two tokens and node another one reaches at a better
-    score.
-
-    A label's candidates meet those of states with the same last token: the lexicon leads them to one node, unless the
-    label goes on with a known word, for which they must come from one node. And a state that stays (blank) meets the
-    label that leads from elsewhere to where it is.
+    One pair comes from a state at most by a label, and from one state by a blank: S + 1 times, so that the best S of
+    them are among the best S * S candidates.
     """
-    before_BS, last_BS = context_BS2.unbind(-1)
-    same_BSS = last_BS[:, :, None] == last_BS[:, None, :]
-    same_node_BSS = same_BSS & (node_BS[:, :, None] == node_BS[:, None, :])
-    strays_BSV = total_BSV.masked_fill(rows.goes_on_BSV, DEAD)
-    leader_BSV = (
-        same_BSS.int().argmax(-1)[..., None].expand_as(total_BSV)
-    )  # the first of those that are the same
-    best_BSV = torch.full_like(total_BSV, DEAD).scatter_reduce(1, leader_BSV, strays_BSV, "amax")
-    lost_BSV = strays_BSV < best_BSV.gather(1, leader_BSV)
-    batch_Y, state_Y, token_Y = rows.goes_on_BSV.nonzero(as_tuple=True)
-    rival_YS = total_BSV[batch_Y, :, token_Y].masked_fill(~same_node_BSS[batch_Y, state_Y], DEAD)
-    lost_BSV[batch_Y, state_Y, token_Y] = total_BSV[batch_Y, state_Y, token_Y] < rival_YS.amax(1)
-    lost_BSV[..., BLANK_ID] = False
-    # rival_BRS: the label from state R that leads to where state S is
-    into_BRS = last_BS[:, None, :].expand(-1, total_BSV.shape[1], -1)
-    there_BRS = rows.targets_BSV.gather(2, into_BRS) == node_BS[:, None, :]
-    meets_BRS = (last_BS[:, :, None] == before_BS[:, None, :]) & (into_BRS != BLANK_ID) & there_BRS
-    rival_BRS = total_BSV.gather(2, into_BRS).masked_fill(~meets_BRS, DEAD)
-    blank_BS = total_BSV[..., BLANK_ID]
-    lost_BSV[..., BLANK_ID] = blank_BS < rival_BRS.amax(1)
-    batch_X, rival_X, state_X = (meets_BRS & (rival_BRS <= blank_BS[:, None, :])).nonzero(as_tuple=True)
-    lost_BSV[batch_X, rival_X, last_BS[batch_X, state_X]] = True
-    return total_BSV.masked_fill(lost_BSV, DEAD)
+    _, num_states, num_tokens = total_BSV.shape
+    count = min(num_states**2, num_states * num_tokens)
+    total_BM, flat_BM = total_BSV.flatten(1).topk(count)
+    source_BM, token_BM = flat_BM // num_tokens, flat_BM % num_tokens
+    older_BM, newer_BM = next_context(context_BS2, source_BM, token_BM).unbind(-1)
+    key_BM = (targets_BSV.flatten(1).gather(1, flat_BM) * num_tokens + older_BM) * num_tokens + newer_BM
+    sorted_BM, order_BM = key_BM.sort(stable=True)  # of equal keys the best candidate comes first
+    again_BM = torch.zeros_like(sorted_BM, dtype=torch.bool)
+    again_BM[:, 1:] = sorted_BM[:, 1:] == sorted_BM[:, :-1]
+    total_BM = total_BM.masked_fill(again_BM.scatter(1, order_BM, again_BM), DEAD)
+    total_BS, place_BS = total_BM.topk(num_states)
+    return total_BS, source_BM.gather(1, place_BS), token_BM.gather(1, place_BS)
+
+
+def next_context(context_BS2: Tensor, source_BM: Tensor, token_BM: Tensor) -> Tensor:
+    """The last two tokens (B, M, 2) of states `source_BM` after `token_BM`."""
+    before_BM2 = context_BS2.gather(1, source_BM[..., None].expand(-1, -1, CONTEXT_SIZE))
+    after_BM2 = torch.stack([before_BM2[..., 1], token_BM], -1)
+    return torch.where((token_BM != BLANK_ID)[..., None], after_BM2, before_BM2)
 
 
 def _traced(
@@ -125,7 +102,7 @@ def _traced(
 ) -> list[TokenPath]:
     """The paths that end in each utterance's state of `state_B`, read from the last frame back."""
     if not sources:
-        return [TokenPath.of([], 0.0)] * len(state_B)
+        return [TokenPath.of([], *each) for each in zip(log_probs, bonuses, strict=True)]
     rows_B = torch.arange(len(state_B), device=state_B.device)
     symbols = []
     for source_BS, token_BS in zip(reversed(sources), reversed(tokens), strict=True):

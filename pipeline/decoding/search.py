@@ -34,8 +34,8 @@ class RowBias(Bias, Protocol):
 class BeamConfig:
     """`num_states`: kept after a frame; `beam`: nats below the best beyond which states and arcs are dropped."""
 
-    num_states: int = 8
-    beam: float = 10.0
+    num_states: int = 16
+    beam: float = 6.0
 
     def __post_init__(self):
         if self.num_states < 1 or not self.beam >= 0:

@@ -8,7 +8,7 @@ What only training needs (the CTC head) stays out of the file. `runtime/bundle_m
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,15 +19,15 @@ import numpy as np
 from pipeline.compression import packed_format
 from pipeline.compression.packed_format import Contents
 from pipeline.corpus.tokenizer import Tokenizer
-from pipeline.decoding.lexicon import Lexicon, lexicon_of
+from pipeline.decoding.lexicon import Lexicon
 from pipeline.errors import UserError
 from pipeline.runtime.tensors import LARGEST_SETTING, STATISTICS, check_tensors, config_of
+from pipeline.runtime.word_section import section_lexicon
 
 if TYPE_CHECKING:
     from pipeline.features.fbank import FbankConfig
     from pipeline.models.transducer import Transducer
 
-MAX_WORDS = 200_000  # of a lexicon
 # What a header that someone else wrote may cause.
 WRONG_HEADER = (UserError, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
 
@@ -139,32 +139,13 @@ def _unpack_tokenizer(data: bytes, source: str) -> Tokenizer:
         raise UserError(f"{source}: section tokenizer holds no list of tokens") from error
 
 
-def pack_lexicon(words: Iterable[str], penalty: float) -> bytes:
-    """The penalty, then the words in alphabetical order, each as how many letters it shares with the one before it
-    (at most 9) and the others.
-    """
-    lines, before = [repr(float(penalty))], ""
-    for word in sorted(words):
-        shared = min(9, len(os.path.commonprefix([before, word])))
-        lines.append(f"{shared}{word[shared:]}")
-        before = word
-    return packed_format.compress_text("\n".join(lines).encode())
-
-
 def _unpack_lexicon(sections: Mapping[str, bytes], tokenizer: Tokenizer, source: str) -> Lexicon | None:
     if "lexicon" not in sections:
         return None
     try:
-        penalty, *lines = packed_format.decompress_text(sections["lexicon"]).decode().split("\n")
-        if len(lines) > MAX_WORDS:
-            raise ValueError(f"{len(lines)} words are too many")
-        words, before = [], ""
-        for line in lines:
-            before = before[: int(line[0])] + line[1:]
-            words.append(before)
-        return lexicon_of(words, tokenizer, float(penalty))
-    except (ValueError, IndexError, UserError) as error:
-        raise UserError(f"{source}: section lexicon holds no list of words") from error
+        return section_lexicon(sections["lexicon"], tokenizer)
+    except ValueError as error:
+        raise UserError(f"{source}: section lexicon holds no words and classes ({error})") from error
 
 
 def _ranks(count: int) -> list[float]:

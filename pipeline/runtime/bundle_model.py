@@ -17,8 +17,9 @@ from pipeline.errors import UserError
 from pipeline.features.fbank import FbankConfig
 from pipeline.files import write_atomically
 from pipeline.models.transducer import TRAINING_ONLY, Transducer, build_transducer, without_training_heads
-from pipeline.runtime.bundle import pack_lexicon, pack_tokenizer
+from pipeline.runtime.bundle import pack_tokenizer
 from pipeline.runtime.tensors import STATISTICS, check_shapes
+from pipeline.runtime.word_section import pack_words
 
 
 def write_packed(
@@ -52,7 +53,7 @@ def write_packed(
     header = {"model": _plain_dict(model_config), "features": _plain_dict(features_config), **(info or {})}
     others = {"tokenizer": pack_tokenizer(tokenizer)}
     if lexicon is not None:
-        others["lexicon"] = pack_lexicon(lexicon.words, lexicon.penalty)
+        others["lexicon"] = pack_words(lexicon.ngram, lexicon.weights)
     contents = Contents(header, coded, plain, others)
     data = packed_format.pack(contents)
     write_atomically(Path(path), data)

@@ -41,10 +41,14 @@ class Words(NamedTuple):
     first_arc_G: np.ndarray
     tokens_A: np.ndarray
     targets_A: np.ndarray
-    complete_G: np.ndarray
+    class_G: np.ndarray
+    emission_G: np.ndarray
     root_targets_V: np.ndarray
     begins_V: np.ndarray
-    penalty: float
+    ahead_HG: np.ndarray
+    ends_HK: np.ndarray
+    newest_H: np.ndarray
+    next_KK: np.ndarray
 
 
 class FastBeamState(NamedTuple):
@@ -102,15 +106,7 @@ class FastBeamSearch:
             self.trie.pending_G,
             self.trie.begins_V,
         )
-        words = (
-            self.words.first_arc_G,
-            self.words.tokens_A,
-            self.words.targets_A,
-            self.words.complete_G,
-            self.words.root_targets_V,
-            self.words.begins_V,
-            self.words.penalty,
-        )
+        words = tuple(getattr(self.words, name) for name in Words._fields)
         return trie, words, nameless(self.weights)
 
     def initial(self) -> FastBeamState:
@@ -166,8 +162,7 @@ def _frame(
     """One frame -> (the arrays of the next `FastBeamState`, best, arcs (source, target, token), their two scores)."""
     keys_A, targets_A, root_targets, credit_G, pending_G, begins_V = nameless_trie
     trie = Trie(keys_A, targets_A, root_targets, credit_G, pending_G, begins_V)
-    first_arc_G, tokens_A, nodes_A, complete_G, beginnings_V, word_begins_V, penalty = nameless_words
-    words = Words(first_arc_G, tokens_A, nodes_A, complete_G, beginnings_V, word_begins_V, penalty)
+    words = _worded(nameless_words)
     weights = _named(nameless_weights)
     acoustic_SV = _acoustic(encoded_D, contexts_S2, predicted_SJ, weights)
     bonus_SV = _bonuses(nodes_S, acoustic_SV.shape[1], trie) + _costs(words_S, acoustic_SV.shape[1], words)
@@ -300,36 +295,66 @@ def _bonuses(nodes_S, num_tokens, trie):
 
 
 @compiled
+def _worded(nameless_words):
+    first_arc, tokens, targets, classes, emission, root_targets, begins, ahead, ends, newest, following = (
+        nameless_words
+    )
+    return Words(
+        first_arc, tokens, targets, classes, emission, root_targets, begins, ahead, ends, newest, following
+    )
+
+
+@compiled
 def _costs(words_S, num_tokens, words):
-    """What each token costs after each node of the lexicon (S, V), as bonuses: 0 or less."""
-    unknown, missed = len(words.complete_G) - 1, -words.penalty
+    """What each token earns after each node of the lexicon (S, V)."""
+    num_places = len(words.class_G)
+    unknown = num_places - 1
     cost_SV = np.empty((len(words_S), num_tokens), np.float64)
     for s in range(len(words_S)):
-        word, cost_V = words_S[s], cost_SV[s]
-        left, strays = _word_final(word, words), 0.0 if word == unknown else missed
+        history, place, cost_V = words_S[s] // num_places, words_S[s] % num_places, cost_SV[s]
+        left, after = _word_ends(history, place, words)
+        here, ahead_G, begun_G = (
+            words.ahead_HG[history, place],
+            words.ahead_HG[history],
+            words.ahead_HG[after],
+        )
+        strays = 0.0 if place == unknown else np.float64(ahead_G[unknown]) - here
         for token in range(num_tokens):
-            begun = left + (missed if words.root_targets_V[token] == unknown else 0.0)
-            cost_V[token] = begun if words.begins_V[token] else strays
-        for arc in range(words.first_arc_G[word], words.first_arc_G[word + 1]):
-            cost_V[words.tokens_A[arc]] = 0.0
+            cost_V[token] = left + begun_G[words.root_targets_V[token]] if words.begins_V[token] else strays
+        for arc in range(words.first_arc_G[place], words.first_arc_G[place + 1]):
+            cost_V[words.tokens_A[arc]] = np.float64(ahead_G[words.targets_A[arc]]) - here
         cost_V[BLANK_ID] = 0.0
     return cost_SV
 
 
 @compiled
+def _word_ends(history, place, words):
+    """(bonus still due when the word at `place` ends, the history then)."""
+    if place == 0:
+        return 0.0, history  # no word yet
+    kind = words.class_G[place]
+    due = np.float64(words.ends_HK[history, kind]) + words.emission_G[place] - words.ahead_HG[history, place]
+    return due, words.next_KK[words.newest_H[history], kind]
+
+
+@compiled
 def _word_final(word, words):
-    """What the end costs, as a bonus: a word that it cut off is unknown."""
-    return 0.0 if words.complete_G[word] else -words.penalty
+    """The last bonus of an utterance that ends at the lexicon's node `word`."""
+    left, after = _word_ends(word // len(words.class_G), word % len(words.class_G), words)
+    return left + words.ends_HK[after, 0]
 
 
 @compiled
 def _word_target(word, token, words):
     """Where `token`, no blank, leads from the lexicon's node `word`."""
+    num_places = len(words.class_G)
+    history, place = word // num_places, word % num_places
     if words.begins_V[token]:
-        return words.root_targets_V[token]
-    first, last = words.first_arc_G[word], words.first_arc_G[word + 1]
+        return _word_ends(history, place, words)[1] * num_places + words.root_targets_V[token]
+    first, last = words.first_arc_G[place], words.first_arc_G[place + 1]
     arc = first + np.searchsorted(words.tokens_A[first:last], token)
-    return words.targets_A[arc] if arc < last and words.tokens_A[arc] == token else len(words.complete_G) - 1
+    known = arc < last and words.tokens_A[arc] == token
+    return history * num_places + (words.targets_A[arc] if known else num_places - 1)
 
 
 @compiled

@@ -138,7 +138,9 @@ def _known_again(phrase: str, tokens: Sequence[int], lexicon: Lexicon | None) ->
     """Nats a token that give back what the phrase's unknown words cost the search."""
     if lexicon is None:
         return 0.0
-    return lexicon.penalty * sum(word not in lexicon.words for word in phrase.split()) / len(tokens)
+    return (
+        lexicon.weights.oov_penalty * sum(word not in lexicon.words for word in phrase.split()) / len(tokens)
+    )
 
 
 def _plain(phrase: str) -> str:

@@ -1,7 +1,7 @@
 """Let the teacher hear both pools: pseudo-labels, lattice scores and top-k targets for the student.
 
 Run:    dvc repro label                   Toy: make smoke
-Reads:  data/prepare, data/teacher        Writes: data/label/targets (shards)
+Reads:  data/prepare, data/{teacher,lexicon}  Writes: data/label/targets (shards)
 Cost:   about a minute for 18 hours on 2 cores; a killed run goes on at its last shard
 """
 
@@ -10,9 +10,8 @@ from pathlib import Path
 from pipeline.corpus.shards import load_cuts
 from pipeline.corpus.teacher_targets import write_selection
 from pipeline.corpus.tokenizer import Tokenizer
-from pipeline.corpus.transcripts import known_words
-from pipeline.decoding.lexicon import lexicon_of
 from pipeline.params import load_params
+from pipeline.runtime.word_section import read_lexicon
 from pipeline.tracking import load_handoff, run_stage, start_run
 from pipeline.training.labelling import label_pool
 from pipeline.training.recipe import PREPARED, load_model
@@ -21,11 +20,10 @@ from pipeline.training.recipe import PREPARED, load_model
 def main() -> None:
     params = load_params("label")
     teacher = load_handoff("data/teacher")
-    with start_run("label", params, parents=["prepare", "teacher"]) as run:
+    with start_run("label", params, parents=["prepare", "teacher", "lexicon"]) as run:
         model = load_model(teacher.card["model"], teacher.tensors).eval()
         tokenizer = Tokenizer.from_model(PREPARED / "tokenizer.model")
         cuts = [cut for split in ("train", "unlabelled") for cut in load_cuts(PREPARED / split)]
-        words = known_words(PREPARED / "train", params.lexicon.max_words)
         folder = Path(run.scratch) / "targets"
         folder.mkdir(exist_ok=True)
         too_short = label_pool(
@@ -36,7 +34,7 @@ def main() -> None:
             top_k=params.top_k,
             shard_size=params.shard_size,
             batch_seconds=params.batch_seconds,
-            lexicon=lexicon_of(words, tokenizer, params.lexicon.oov_penalty),
+            lexicon=read_lexicon("data/lexicon/words.bin", tokenizer),
         )
         metrics = write_selection(folder, params.min_confidence_quantile)
         size_bytes = sum(path.stat().st_size for path in folder.iterdir())

@@ -1,22 +1,21 @@
 """Pack the compressed model with everything the recogniser needs into one file.
 
 Run:    dvc repro pack                                        Toy: make smoke
-Reads:  data/prepare (tokenizer, words), data/<pack.after>    Writes: data/pack/model.sotto
-Cost:   2 s; the weights take their entropy + 0.1 %, a word of the lexicon 2.5 bytes, all else about 3 kB
+Reads:  data/prepare, data/lexicon, data/<pack.after>         Writes: data/pack/model.sotto
+Cost:   2 s; the weights take their entropy + 0.1 %, then come the words, all else is about 3 kB
 """
 
 from pipeline.compression.entropy_coding import general_coders
 from pipeline.compression.packed_format import unpack
 from pipeline.compression.zeros_and_bits import as_csv, layer_table, totals
 from pipeline.corpus.tokenizer import Tokenizer
-from pipeline.corpus.transcripts import known_words
-from pipeline.decoding.lexicon import lexicon_of
 from pipeline.errors import UserError
 from pipeline.evaluation.inspect import describe
 from pipeline.models.transducer import without_training_heads
 from pipeline.params import load_params
 from pipeline.runtime.bundle import load_packed
 from pipeline.runtime.bundle_model import write_packed
+from pipeline.runtime.word_section import read_lexicon
 from pipeline.tracking import load_handoff, run_stage, start_run
 
 
@@ -28,10 +27,9 @@ def main() -> None:
         raise UserError(
             f"data/{params.after}: was trained with another tokenizer; run `dvc repro {params.after}`"
         )
-    with start_run("pack", params, parents=[params.after]) as run:
+    with start_run("pack", params, parents=["lexicon", params.after]) as run:
         path = run.scratch / "model.sotto"
-        words = known_words("data/prepare/train", params.lexicon.max_words)
-        lexicon = lexicon_of(words, tokenizer, params.lexicon.oov_penalty)
+        lexicon = read_lexicon("data/lexicon/words.bin", tokenizer)
         write_packed(path, before.card["model"], before.tensors, tokenizer, params.features, lexicon=lexicon)
         _ = load_packed(path).model
         tensors = without_training_heads(before.tensors)
