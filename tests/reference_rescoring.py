@@ -31,7 +31,7 @@ def internal_log_prob(model, tokens):
     return total
 
 
-def best_of_all_paths(lattice, weights, score_lm, score_ilm):
+def best_of_all_paths(lattice, weights, score_lm, score_ilm, score_grammar):
     """[(score, words)] of every word sequence of the lattice, the best first."""
     first_pass = {}
     for arcs in reference_lattice.all_paths(lattice):
@@ -40,5 +40,6 @@ def best_of_all_paths(lattice, weights, score_lm, score_ilm):
     scored = []
     for words, before in first_pass.items():
         added = weights.language_model * score_lm(words) - weights.internal * score_ilm(words)
+        added -= weights.grammar * score_grammar(words)
         scored.append((before + added + weights.per_word * len(words), words))
     return sorted(scored, reverse=True)

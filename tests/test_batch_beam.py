@@ -10,7 +10,6 @@ from pipeline.decoding.greedy import greedy
 from pipeline.decoding.search import BeamConfig
 from pipeline.decoding.token_lattice import best_tokens
 from tests import reference_lattice as slow
-from tests.reference_lexicon import drawn_lexicon
 from tests.test_lattice import encoded, tiny
 
 
@@ -57,24 +56,17 @@ def test_a_wide_beam_finds_the_best_of_all_sequences(num_frames):
         assert found.log_prob == pytest.approx(log_prob, abs=1e-4)
 
 
-def test_of_candidates_with_the_same_last_two_tokens_and_node_the_best_is_left():
-    begins_V = np.array([False, True, False, False])
-    lexicon = drawn_lexicon(2, [[1], [1, 2], [1, 2, 3], [1, 3]], begins_V)
+def test_of_candidates_with_equal_keys_the_best_is_left():
     drawn = np.random.default_rng(5)
     for _ in range(40):
-        places = [
-            (older, newer, node) for older in range(4) for newer in range(4) for node in range(0, 20, 3)
-        ]
-        states = [places[n] for n in drawn.choice(len(places), 9, replace=False)]
-        node_BS = torch.tensor([[node for *_, node in states]])
-        context_BS2 = torch.tensor([[state[:2] for state in states]])
-        total_BSV = torch.from_numpy(drawn.standard_normal((1, len(states), 4)))
-        targets_BSV = torch.from_numpy(lexicon.rows(node_BS[0].numpy())[0])[None]
-        found = [each[0].tolist() for each in merged(total_BSV, context_BS2, targets_BSV)]
-        best = {}
-        for s, (older, newer, node) in enumerate(states):
-            for token in range(4):
-                after = (newer, token) if token else (older, newer)
-                key, score = (*after, lexicon.step(node, token)[0]), float(total_BSV[0, s, token])
-                best[key] = max((score, s, token), best.get(key, (-np.inf, 0, 0)))
-        assert list(zip(*found, strict=True)) == sorted(best.values(), reverse=True)[: len(states)]
+        keys_C4 = drawn.integers(0, 3, (drawn.integers(1, 60), 4))
+        total_C = drawn.integers(0, 20, len(keys_C4)).astype(float)  # some are equal
+        best: dict = {}
+        for c, key in enumerate(map(tuple, keys_C4.tolist())):
+            best[key] = max((total_C[c], -c), best.get(key, (-np.inf, 0)))
+        expected = {}
+        for utterance in range(3):
+            left = sorted((pair for key, pair in best.items() if key[0] == utterance), reverse=True)[:4]
+            expected |= {-c: place for place, (_, c) in enumerate(left)}
+        found = merged(torch.from_numpy(total_C), torch.from_numpy(keys_C4), 4)
+        assert dict(zip(*(each.tolist() for each in found), strict=True)) == expected

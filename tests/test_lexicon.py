@@ -47,6 +47,7 @@ def test_a_walk_earns_what_the_words_are_worth(known, tokens, seed, weights):
     lexicon = twin.drawn_lexicon(seed, known, BEGINS_V, weights, min_history=1)
     expected = twin.bonus(lexicon.ngram, weights, known, BEGINS_V, tokens)
     assert walked(lexicon, tokens) == pytest.approx(expected, abs=1e-4)
+    assert lexicon.earned([tokens, [], tokens[:1]])[0] == pytest.approx(walked(lexicon, tokens))
 
 
 def test_what_is_due_is_due_at_once():

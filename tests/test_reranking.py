@@ -22,6 +22,7 @@ from pipeline.cloud.wire import MEDIA_TYPE, revision_path
 from pipeline.corpus.tokenizer import Tokenizer, train_tokenizer
 from pipeline.decoding.lattice import Arc, build
 from pipeline.decoding.lattice_format import write_lattice
+from pipeline.decoding.lexicon import LexiconWeights, lexicon_of
 from pipeline.decoding.rescoring import Candidate, Weights, candidates, internal_log_probs, rank
 from pipeline.errors import UserError
 from pipeline.evaluation.lattice_metrics import fidelity_metrics
@@ -37,11 +38,13 @@ from pipeline.evaluation.reranking import (
     utterance_tables,
     wire_metrics,
 )
+from pipeline.language.class_ngram import ClassNgram
 from pipeline.language.config import LanguageModelConfig
 from pipeline.language.intents import train_intents
 from pipeline.language.neural import LanguageModel
 from pipeline.language.storage import Language, card_of, tensors_of
 from pipeline.models.transducer import build_transducer
+from tests import reference_lexicon
 from tests import reference_rescoring as slow
 from tests.reference_wer import edit_distance
 
@@ -71,9 +74,13 @@ def parts():
 @pytest.fixture(scope="module")
 def reranker(parts):
     tokenizer, language_model, transducer = parts
-    packed = SimpleNamespace(model=transducer, tokenizer=tokenizer)  # of a `Packed`, what it needs
+    ngram = ClassNgram.fit([WORDS[:3], WORDS[2:5]] * 3, WORDS[:5], 3, 2)
+    lexicon = lexicon_of(ngram, tokenizer, LexiconWeights(0.4, 0.5, 1.0))
+    packed = SimpleNamespace(
+        model=transducer, tokenizer=tokenizer, lexicon=lexicon
+    )  # of a `Packed`, what it needs
     language = Language(language_model, train_intents(EXAMPLES), tokenizer.hash)
-    return Reranker(language, packed, Weights(0.8, 0.3, 0.5), num_paths=200)
+    return Reranker(language, packed, Weights(0.8, 0.3, 0.5, 0.7), num_paths=200)
 
 
 def random_lattice(seed, num_nodes=5):
@@ -111,7 +118,13 @@ def test_reranked_paths_against_enumeration(parts, reranker, seed):
     def score_ilm(words):
         return slow.internal_log_prob(transducer, tokenizer.encode(" ".join(words)))
 
-    expected = slow.best_of_all_paths(lattice, reranker.weights, score_lm, score_ilm)
+    def score_grammar(words):
+        lexicon, spell = reranker.packed.lexicon, tokenizer.encode
+        spellings = [spell(word) for word in lexicon.ngram.words]
+        tokens = spell(" ".join(words))
+        return reference_lexicon.bonus(lexicon.ngram, lexicon.weights, spellings, lexicon.begins_V, tokens)
+
+    expected = slow.best_of_all_paths(lattice, reranker.weights, score_lm, score_ilm, score_grammar)
     found = rank(reranker.candidates(lattice), reranker.weights)
     assert {each.words for each in found} == {words for _, words in expected} and len(found) == len(expected)
     scores = [each.score(reranker.weights) for each in found]
@@ -126,9 +139,7 @@ def test_reranked_paths_against_enumeration(parts, reranker, seed):
 
 def test_few_paths_are_the_best_of_the_first_pass(parts):
     tokenizer = parts[0]
-    found = candidates(
-        random_lattice(1), 3, tokenizer.encode, lambda s: [0.0] * len(s), lambda s: [0.0] * len(s)
-    )
+    found = candidates(random_lattice(1), 3, tokenizer.encode, *[lambda s: [0.0] * len(s)] * 3)
     assert len(found) <= 3 and [c.first_pass for c in found] == sorted(
         (c.first_pass for c in found), reverse=True
     )
@@ -136,7 +147,7 @@ def test_few_paths_are_the_best_of_the_first_pass(parts):
 
 SCORES = st.floats(-20, 0, allow_subnormal=False)
 CANDIDATES = st.lists(
-    st.tuples(st.lists(st.sampled_from(WORDS[:4]), max_size=4), SCORES, SCORES, SCORES),
+    st.tuples(st.lists(st.sampled_from(WORDS[:4]), max_size=4), SCORES, SCORES, SCORES, SCORES),
     min_size=1,
     max_size=4,
 )
@@ -153,7 +164,7 @@ def utterance(number, reference, listed, speaker="anna"):
 @settings(max_examples=50, deadline=None)
 @given(
     listed=st.lists(CANDIDATES, min_size=1, max_size=4),
-    weights=st.tuples(*[st.sampled_from([0.0, 0.5, 1.0])] * 3),
+    weights=st.tuples(*[st.sampled_from([0.0, 0.5, 1.0])] * 4),
 )
 def test_errors_under_weights_against_ranking_each_list(listed, weights):
     references = [" ".join(WORDS[:n]) for n in range(len(listed))]

@@ -51,7 +51,12 @@ class Reranker:
             self.packed.tokenizer.encode,
             lambda sentences: log_probs(self.language.model, sentences),
             lambda sentences: internal_log_probs(self.packed.model, sentences),
+            self._grammar,
         )
+
+    def _grammar(self, sentences: Sequence[Sequence[int]]) -> list[float]:
+        lexicon = self.packed.lexicon
+        return lexicon.earned(sentences) if lexicon else [0.0] * len(sentences)
 
     def rank(self, lattice: Lattice) -> Ranked:
         """The best hypotheses and the intent."""
@@ -72,7 +77,7 @@ def read_weights(path: Path) -> Weights:
         weights = Weights(**{key: float(value) for key, value in content.items()})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path}: must hold language_model, internal and per_word as JSON numbers ({error})"
+            f"{path}: must hold language_model, internal, per_word and grammar as JSON numbers ({error})"
         ) from error
     if not all(math.isfinite(value) for value in asdict(weights).values()):
         raise UserError(f"{path}: its weights must be finite numbers")

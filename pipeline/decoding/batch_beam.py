@@ -41,24 +41,28 @@ def beam_search(
     sources, tokens = [], []
     for t in range(num_frames):
         inside_B1 = (t < frame_lengths_B)[:, None]
-        alive = (inside_B1 & (total_BS > DEAD)).nonzero(as_tuple=True)  # the others are not looked at
-        predicted_XJ = joiner.predictor_projection(model.predict_context(context_BS2[alive]))
-        log_probs_XV = joiner.join(projected_BTJ[alive[0], t], predicted_XJ).log_softmax(-1)
-        targets_XV, bonuses_XV = map(torch.from_numpy, lexicon.rows(node_BS[alive].cpu().numpy()))
-        shape = (*total_BS.shape, log_probs_XV.shape[1])
-        targets_BSV = targets_XV.new_zeros(shape, device=device).index_put_(alive, targets_XV.to(device))
-        bonuses_BSV = bonuses_XV.new_zeros(shape, device=device).index_put_(alive, bonuses_XV.to(device))
-        total_XV = total_BS[alive][:, None] + log_probs_XV + bonuses_XV.to(device)
-        total_BSV = total_BS.new_full(shape, DEAD).index_put_(alive, total_XV)
-        best_BS, source_BS, token_BS = merged(total_BSV, context_BS2, targets_BSV)
-        best_BS = best_BS.masked_fill(best_BS < best_BS[:, :1] - config.beam, DEAD)
-        source_BS = torch.where(inside_B1, source_BS, stay_BS)
-        token_BS = torch.where(inside_B1, token_BS, BLANK_ID)
-        total_BS = torch.where(inside_B1, best_BS, total_BS)
-        flat_BS = source_BS * total_BSV.shape[2] + token_BS
-        bonus_BS = bonus_BS.gather(1, source_BS) + bonuses_BSV.flatten(1).gather(1, flat_BS)
-        node_BS = torch.where(inside_B1, targets_BSV.flatten(1).gather(1, flat_BS), node_BS)
-        context_BS2 = next_context(context_BS2, source_BS, token_BS)
+        utterance_X, state_X = (inside_B1 & (total_BS > DEAD)).nonzero(as_tuple=True)
+        context_X2 = context_BS2[utterance_X, state_X]
+        predicted_XJ = joiner.predictor_projection(model.predict_context(context_X2))
+        log_probs_XV = joiner.join(projected_BTJ[utterance_X, t], predicted_XJ).log_softmax(-1)
+        rows = lexicon.rows(node_BS[utterance_X, state_X].cpu().numpy())
+        targets_XV, bonuses_XV = (torch.from_numpy(array).to(device) for array in rows)
+        total_XV = total_BS[utterance_X, state_X][:, None] + log_probs_XV + bonuses_XV
+        best_B = total_BS.new_full((batch,), DEAD).scatter_reduce(0, utterance_X, total_XV.amax(1), "amax")
+        x_C, token_C = (total_XV >= (best_B - config.beam)[utterance_X, None]).nonzero(as_tuple=True)
+        total_C, node_C, context_C2 = total_XV[x_C, token_C], targets_XV[x_C, token_C], context_X2[x_C]
+        after_C2 = torch.stack([context_C2[:, 1], token_C], 1)
+        context_C2 = torch.where(token_C[:, None] != BLANK_ID, after_C2, context_C2)
+        keys_C4 = torch.stack([utterance_X[x_C], node_C, *context_C2.unbind(1)], 1)
+        chosen_Y, place_Y = merged(total_C, keys_C4, config.num_states)
+        x_Y, token_Y = x_C[chosen_Y], token_C[chosen_Y]
+        there = utterance_X[x_Y], place_Y
+        source_BS = stay_BS.index_put(there, state_X[x_Y])
+        token_BS = torch.full_like(stay_BS, BLANK_ID).index_put(there, token_Y)
+        bonus_BS = bonus_BS.gather(1, source_BS).index_put(there, bonuses_XV[x_Y, token_Y], accumulate=True)
+        total_BS = total_BS.masked_fill(inside_B1, DEAD).index_put(there, total_C[chosen_Y])
+        node_BS = node_BS.index_put(there, node_C[chosen_Y])
+        context_BS2 = context_BS2.index_put(there, context_C2[chosen_Y])
         sources.append(source_BS)
         tokens.append(token_BS)
     finals_X = torch.from_numpy(lexicon.finals(node_BS.flatten().cpu().numpy()))
@@ -69,32 +73,24 @@ def beam_search(
     return _traced(sources, tokens, winner_B, (ended_B - won_B).tolist(), won_B.tolist())
 
 
-def merged(total_BSV: Tensor, context_BS2: Tensor, targets_BSV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(total_BS, source_BS, token_BS): the best S among candidates (state, next token), each pair of last two tokens
-    and node once, best first.
-
-    One pair comes from a state at most by a label, and from one state by a blank: S + 1 times, so that the best S of
-    them are among the best S * S candidates.
+def merged(total_C: Tensor, keys_C4: Tensor, num_states: int) -> tuple[Tensor, Tensor]:
+    """(chosen_Y, place_Y): of candidates with equal keys the best one, of these the best `num_states` of each
+    utterance, and which of them each is, the best 0. A key is (utterance, node, last two tokens).
     """
-    _, num_states, num_tokens = total_BSV.shape
-    count = min(num_states**2, num_states * num_tokens)
-    total_BM, flat_BM = total_BSV.flatten(1).topk(count)
-    source_BM, token_BM = flat_BM // num_tokens, flat_BM % num_tokens
-    older_BM, newer_BM = next_context(context_BS2, source_BM, token_BM).unbind(-1)
-    key_BM = (targets_BSV.flatten(1).gather(1, flat_BM) * num_tokens + older_BM) * num_tokens + newer_BM
-    sorted_BM, order_BM = key_BM.sort(stable=True)  # of equal keys the best candidate comes first
-    again_BM = torch.zeros_like(sorted_BM, dtype=torch.bool)
-    again_BM[:, 1:] = sorted_BM[:, 1:] == sorted_BM[:, :-1]
-    total_BM = total_BM.masked_fill(again_BM.scatter(1, order_BM, again_BM), DEAD)
-    total_BS, place_BS = total_BM.topk(num_states)
-    return total_BS, source_BM.gather(1, place_BS), token_BM.gather(1, place_BS)
-
-
-def next_context(context_BS2: Tensor, source_BM: Tensor, token_BM: Tensor) -> Tensor:
-    """The last two tokens (B, M, 2) of states `source_BM` after `token_BM`."""
-    before_BM2 = context_BS2.gather(1, source_BM[..., None].expand(-1, -1, CONTEXT_SIZE))
-    after_BM2 = torch.stack([before_BM2[..., 1], token_BM], -1)
-    return torch.where((token_BM != BLANK_ID)[..., None], after_BM2, before_BM2)
+    order_C = total_C.argsort(descending=True, stable=True)  # of equals, the first state's first token
+    key_C = keys_C4[:, 0]
+    for column_C in keys_C4[:, 1:].unbind(1):
+        key_C = key_C * (column_C.max() + 1) + column_C
+    by_key_C = key_C[order_C].argsort(stable=True)
+    first_C = torch.ones_like(by_key_C, dtype=torch.bool)
+    sorted_C = key_C[order_C][by_key_C]
+    first_C[1:] = sorted_C[1:] != sorted_C[:-1]
+    best_Y = order_C[by_key_C[first_C].sort().values]
+    best_Y = best_Y[keys_C4[best_Y, 0].argsort(stable=True)]
+    utterance_Y, row_Y = keys_C4[best_Y, 0], torch.arange(len(best_Y), device=best_Y.device)
+    place_Y = row_Y - torch.searchsorted(utterance_Y, utterance_Y)
+    kept_Y = place_Y < num_states
+    return best_Y[kept_Y], place_Y[kept_Y]
 
 
 def _traced(

@@ -19,6 +19,7 @@ their places, V tokens, H histories, K classes, W words, X states of a search.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import zip_longest
 
 import numpy as np
 
@@ -203,6 +204,18 @@ class Lexicon:
     def final(self, node: int) -> float:
         """`finals` of one node."""
         return float(self.finals(np.array([node]))[0])
+
+    def earned(self, sentences: Sequence[Sequence[int]]) -> list[float]:
+        """The sum of the bonuses of each token sequence, its end among them."""
+        nodes_X, total_X = np.full(len(sentences), self.start()), np.zeros(len(sentences))
+        tokens_XU = (
+            np.array(list(zip_longest(*sentences, fillvalue=BLANK_ID)), int).reshape(-1, len(sentences)).T
+        )
+        for tokens_X in tokens_XU.T:
+            targets_XV, bonuses_XV = self.rows(nodes_X)
+            rows_X = np.arange(len(sentences))
+            nodes_X, total_X = targets_XV[rows_X, tokens_X], total_X + bonuses_XV[rows_X, tokens_X]
+        return (total_X + self.finals(nodes_X)).tolist()
 
     def _word_ends(self, history_X: Array, place_X: Array) -> tuple[Array, Array]:
         """(bonus still due when the word at each place ends, the histories then)."""

@@ -1,11 +1,11 @@
 """Second pass over a word lattice: its best paths, ranked anew with a large language model.
 
-    score = acoustic + bonus + language_model * log P_LM - internal * log P_ILM + per_word * words
+    score = acoustic + bonus + language_model * log P_LM - internal * log P_ILM - grammar * G + per_word * words
 
 P_ILM is what the transducer itself knows of language: predictor and joiner with the encoder's output zeroed, blank
 left out (Meng et al. 2021, "Internal language model estimation", arXiv 2011.01991). It sees two tokens, as the
-predictor does, and knows no end. Subtracting it keeps the language model from being counted twice. The bias's bonus
-stays: the cloud does not know the names that it stands for.
+predictor does, and knows no end. G is what the device's lexicon and grammar have added to the bonus. Subtracting both
+keeps language from being counted twice. The bias's bonus stays: the cloud does not know the names that it stands for.
 
 Only the n best paths of the first pass are scored; with a lattice of one path per word sequence that is an n-best list
 whose length the cloud chooses.
@@ -32,16 +32,20 @@ class Weights:
     language_model: float = 0.0
     internal: float = 0.0
     per_word: float = 0.0
+    grammar: float = 0.0
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A word sequence of the lattice. `first_pass`: acoustic + bonus; the others are log probabilities (nats)."""
+    """A word sequence of the lattice. `first_pass`: acoustic + bonus; `grammar`: of that, what lexicon and grammar
+    gave; the others are log probabilities (nats).
+    """
 
     words: tuple[str, ...]
     first_pass: float
     language_model: float
     internal: float
+    grammar: float = 0.0
 
     @property
     def text(self) -> str:
@@ -52,6 +56,7 @@ class Candidate:
             self.first_pass
             + weights.language_model * self.language_model
             - weights.internal * self.internal
+            - weights.grammar * self.grammar
             + weights.per_word * len(self.words)
         )
 
@@ -62,14 +67,15 @@ def candidates(
     encode: Callable[[str], Tokens],
     language_model: Scorer,
     internal: Scorer,
+    grammar: Scorer,
 ) -> list[Candidate]:
     """The word sequences of the `num_paths` best paths, best first, with all scores; equal ones count once."""
     first_pass: dict[tuple[str, ...], float] = {}
     for path in n_best(lattice, num_paths):
         first_pass.setdefault(tuple(path.words), path.score)  # the first to come is the best
     tokens = [encode(" ".join(words)) for words in first_pass]
-    scores = zip(first_pass.items(), language_model(tokens), internal(tokens), strict=True)
-    return [Candidate(words, before, lm, ilm) for (words, before), lm, ilm in scores]
+    scores = zip(first_pass.items(), language_model(tokens), internal(tokens), grammar(tokens), strict=True)
+    return [Candidate(words, before, *others) for (words, before), *others in scores]
 
 
 def rank(found: Sequence[Candidate], weights: Weights) -> list[Candidate]:

@@ -34,6 +34,7 @@ GRID = {
     "language_model": np.linspace(0.0, 1.5, 16),
     "internal": np.linspace(0.0, 1.0, 11),
     "per_word": np.linspace(-2.0, 3.0, 11),
+    "grammar": np.linspace(0.0, 1.0, 5),
 }
 
 
@@ -63,6 +64,7 @@ class Lists:
     language_model_BK: np.ndarray
     internal_BK: np.ndarray
     words_BK: np.ndarray
+    grammar_BK: np.ndarray
     errors_BK: np.ndarray
 
     def num_errors(self, weights: Weights) -> int:
@@ -72,6 +74,7 @@ class Lists:
             + weights.language_model * self.language_model_BK
             - weights.internal * self.internal_BK
             + weights.per_word * self.words_BK
+            - weights.grammar * self.grammar_BK
         )
         best_B1 = score_BK.argmax(1)[:, None]
         return int(np.take_along_axis(self.errors_BK, best_B1, 1).sum())
@@ -80,14 +83,14 @@ class Lists:
 def lists_of(utterances: Sequence[Utterance]) -> Lists:
     """The candidates of utterances as arrays."""
     longest = max(len(each.candidates) for each in utterances)
-    table_5BK = np.zeros((5, len(utterances), longest))
-    table_5BK[0] = -np.inf
+    table_6BK = np.zeros((6, len(utterances), longest))
+    table_6BK[0] = -np.inf
     for b, utterance in enumerate(utterances):
         for k, each in enumerate(utterance.candidates):
             errors = _num_errors(utterance.reference, each.text)
-            row = (each.first_pass, each.language_model, each.internal, len(each.words), errors)
-            table_5BK[:, b, k] = row
-    return Lists(*table_5BK)
+            scores = each.first_pass, each.language_model, each.internal, len(each.words), each.grammar
+            table_6BK[:, b, k] = *scores, errors
+    return Lists(*table_6BK)
 
 
 def choose_weights(dev: Sequence[Utterance]) -> Weights:
@@ -165,5 +168,5 @@ def _num_errors(reference: str, hypothesis: str) -> int:
     return counts["S"] + counts["D"] + counts["I"]
 
 
-def _sizes(weights: Weights) -> tuple[float, float, float]:
-    return weights.language_model, weights.internal, abs(weights.per_word)
+def _sizes(weights: Weights) -> tuple[float, ...]:
+    return weights.language_model, weights.internal, abs(weights.per_word), weights.grammar
