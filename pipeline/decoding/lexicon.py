@@ -81,29 +81,7 @@ class Lexicon:
         """From the token ids of each of the ngram's words. Raises UserError for a word that is empty, has a blank, or
         does not begin as a word or begins another one within, and for two that are spelled alike.
         """
-        order = sorted(range(len(spellings)), key=lambda w: spellings[w])
-        children: list[dict[int, int]] = [{}]
-        words = [-1]  # that end at each place
-        below: list[list[int]] = [[0, 0]]  # of all words in `order`, the range that each place begins
-        for n, w in enumerate(order):
-            tokens, place = spellings[w], _ROOT
-            if [bool(begins_V[token]) for token in tokens] != [True] + [False] * (len(tokens) - 1) or (
-                BLANK_ID in tokens
-            ):
-                raise UserError(
-                    f"lexicon: tokens {list(tokens)} are no word; its first one alone begins a word"
-                )
-            for token in tokens:
-                if token not in children[place]:
-                    children[place][token] = len(children)
-                    children.append({})
-                    words.append(-1)
-                    below.append([n, n])
-                place = children[place][token]
-                below[place][1] = n + 1
-            if words[place] >= 0:
-                raise UserError(f"lexicon: two words have the tokens {list(tokens)}")
-            words[place] = w
+        children, word_G, below_G2 = _trie(spellings, begins_V)
         unknown = len(children)
         root_targets_V = np.full(len(begins_V), unknown)
         root_targets_V[list(children[_ROOT])] = list(children[_ROOT].values())
@@ -112,10 +90,11 @@ class Lexicon:
         tokens_A, targets_A = np.array(arcs, np.int64).reshape(-1, 2).T
         ends_HK = weights.scale * np.log(ngram.probability_HK)
         ends_HK[:, UNKNOWN] -= weights.oov_penalty
-        ahead_HG = _ahead(ngram, order, np.array([*below, [0, 0]]), weights.scale)
+        ahead_HG = _ahead(
+            ngram, sorted(range(len(spellings)), key=lambda w: spellings[w]), below_G2, weights.scale
+        )
         ahead_HG[:, unknown] = ends_HK[:, UNKNOWN]
         ends_HK[:, UNKNOWN:] += weights.word_bonus
-        word_G = np.array([*words, -1])
         class_G = np.where(word_G >= 0, np.append(ngram.class_W, 0)[word_G], UNKNOWN)
         emission_G = np.where(
             word_G >= 0, np.append(weights.scale * np.log(ngram.emission_W), 0.0)[word_G], 0.0
@@ -238,6 +217,32 @@ def lexicon_of(ngram: ClassNgram, tokenizer: Tokenizer, weights: LexiconWeights)
 def word_begins(tokenizer: Tokenizer) -> Array:
     """Which tokens begin a word, (V,)."""
     return np.array([piece.startswith(SPACE) for piece, _ in tokenizer.pieces])
+
+
+def _trie(spellings: Sequence[Sequence[int]], begins_V: Array) -> tuple[list[dict[int, int]], Array, Array]:
+    """(for each place where its tokens lead, the word that ends there or -1, which of the words in the order of their
+    spellings begin so, from and to); the last place is that of unknown words. Raises as `Lexicon.build`.
+    """
+    children: list[dict[int, int]] = [{}]
+    words, below = [-1], [[0, 0]]
+    for n, w in enumerate(sorted(range(len(spellings)), key=lambda w: spellings[w])):
+        tokens, place = spellings[w], _ROOT
+        if [bool(begins_V[token]) for token in tokens] != [True] + [False] * (len(tokens) - 1) or (
+            BLANK_ID in tokens
+        ):
+            raise UserError(f"lexicon: tokens {list(tokens)} are no word; its first one alone begins a word")
+        for token in tokens:
+            if token not in children[place]:
+                children[place][token] = len(children)
+                children.append({})
+                words.append(-1)
+                below.append([n, n])
+            place = children[place][token]
+            below[place][1] = n + 1
+        if words[place] >= 0:
+            raise UserError(f"lexicon: two words have the tokens {list(tokens)}")
+        words[place] = w
+    return children, np.array([*words, -1]), np.array([*below, [0, 0]])
 
 
 def _ahead(ngram: ClassNgram, order: Sequence[int], below_G2: Array, scale: float) -> Array:
