@@ -18,7 +18,9 @@ from pipeline.language.storage import Language
 from pipeline.runtime.bundle import Packed
 
 NUM_PATHS = 100
-DEFAULT_WEIGHTS = Weights(language_model=0.5, internal=0.6, per_word=-2.0, grammar=0.5)  # dev set of the default run
+DEFAULT_WEIGHTS = Weights(
+    language_model=0.5, internal=0.6, per_word=-2.0, grammar=0.5
+)  # dev set of the default run
 NUM_SENT = 5  # hypotheses of an answer
 
 

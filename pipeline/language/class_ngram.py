@@ -10,7 +10,7 @@ was unpacked are the same model.
 Shapes: W words, K classes, P histories of two classes, H = K + P histories (those of one class first), S successors.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,18 +56,9 @@ class ClassNgram:
         pairs = Counter(pair for ids in said for pair in zip(ids, ids[1:], strict=False))
         num_ids, num_classes = NUM_OWN + len(names), min(num_classes, len(names)) + NUM_OWN
         class_I = word_classes(pairs, num_ids, num_classes, NUM_OWN)
-        told = [[int(class_I[i]) for i in ids] for ids in said]
-        followed: dict[tuple[int, ...], Counter] = {(c,): Counter() for c in range(num_classes)}
-        for older, newer, after in (
-            triple for ids in told for triple in zip([-1, *ids], ids, ids[1:], strict=False)
-        ):
-            followed[newer,][after] += 1
-            if older >= 0:
-                followed.setdefault((older, newer), Counter())[after] += 1
-        kept = sorted(
-            (h for h, n in followed.items() if len(h) == 2 and n.total() >= min_history),
-            key=lambda h: h[::-1],
-        )
+        followed = _followers([[int(class_I[i]) for i in ids] for ids in said])
+        frequent = (h for h, counts in followed.items() if len(h) == 2 and counts.total() >= min_history)
+        kept = sorted(frequent, key=lambda h: h[::-1])
         rows = [sorted(followed[h].items()) for h in [*((c,) for c in range(num_classes)), *kept]]
         successors = np.array([pair for row in rows for pair in row], int).reshape(-1, 2)
         counts = Counter(i for ids in said for i in ids)
@@ -147,6 +138,17 @@ def _discounted(count_HK: Array, lower_HK: Array) -> Array:
     seen_H1 = (count_HK > 0).sum(1, keepdims=True)
     kept_HK = np.maximum(count_HK - DISCOUNT, 0) + DISCOUNT * seen_H1 * lower_HK
     return np.where(total_H1 > 0, kept_HK / np.maximum(total_H1, 1), lower_HK)
+
+
+def _followers(told: Iterable[Sequence[int]]) -> defaultdict[tuple[int, ...], Counter]:
+    """What follows each class and each two classes, how often."""
+    followed: defaultdict[tuple[int, ...], Counter] = defaultdict(Counter)
+    for classes in told:
+        for n in range(1, len(classes)):
+            followed[classes[n - 1],][classes[n]] += 1
+            if n > 1:
+                followed[classes[n - 2], classes[n - 1]][classes[n]] += 1
+    return followed
 
 
 def _with_unknown(sentences: Sequence[Sequence[str]], place: Mapping[str, int]) -> list[list[int]]:
