@@ -411,7 +411,9 @@ def resign(header: dict, sections: dict[str, bytes]) -> bytes:
         [name, len(body), hashlib.sha256(body).digest()[:8].hex()] for name, body in sections.items()
     ]
     packed = packed_format.compress_text(packed_format.to_json(header))
-    start = packed_format.FIXED.pack(b"SOTTO", 1, len(packed), hashlib.sha256(packed).digest()[:8])
+    start = packed_format.FIXED.pack(
+        packed_format.MAGIC, packed_format.VERSION, len(packed), hashlib.sha256(packed).digest()[:8]
+    )
     body = start + packed + b"".join(sections.values())
     return body + hashlib.sha256(body).digest()[:16]
 

@@ -195,9 +195,9 @@ def test_finals_are_those_of_an_engine_that_never_speculates(packed, seed):
     assert seed or adopted
 
 
-@pytest.mark.parametrize("num_states, search", [(1, greedy), (8, beam_search)])
+@pytest.mark.parametrize("num_states, search", [(1, greedy), (BeamConfig().num_states, beam_search)])
 def test_one_turn_without_end_is_the_search_of_the_whole_recording(packed, num_states, search):
-    """By other code: greedily with one hypothesis, the batch's beam search with eight."""
+    """By other code: greedily with one hypothesis, the batch's beam search with as many as is usual."""
     never = Endpointer(RuleScore(1e9), dataclasses.replace(THRESHOLDS, max_silence_ms=1e9))
     engine = Engine(packed, EngineConfig(BeamConfig(num_states), max_turn_s=99), never)
     for from_s in (0.0, 0.5):
