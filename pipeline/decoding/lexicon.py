@@ -81,7 +81,8 @@ class Lexicon:
         """From the token ids of each of the ngram's words. Raises UserError for a word that is empty, has a blank, or
         does not begin as a word or begins another one within, and for two that are spelled alike.
         """
-        children, word_G, below_G2 = _trie(spellings, begins_V)
+        order = sorted(range(len(spellings)), key=lambda w: spellings[w])
+        children, word_G, below_G2 = _trie(spellings, order, begins_V)
         unknown = len(children)
         root_targets_V = np.full(len(begins_V), unknown)
         root_targets_V[list(children[_ROOT])] = list(children[_ROOT].values())
@@ -90,9 +91,7 @@ class Lexicon:
         tokens_A, targets_A = np.array(arcs, np.int64).reshape(-1, 2).T
         ends_HK = weights.scale * np.log(ngram.probability_HK)
         ends_HK[:, UNKNOWN] -= weights.oov_penalty
-        ahead_HG = _ahead(
-            ngram, sorted(range(len(spellings)), key=lambda w: spellings[w]), below_G2, weights.scale
-        )
+        ahead_HG = _ahead(ngram, order, below_G2, weights.scale)
         ahead_HG[:, unknown] = ends_HK[:, UNKNOWN]
         ends_HK[:, UNKNOWN:] += weights.word_bonus
         class_G = np.where(word_G >= 0, np.append(ngram.class_W, 0)[word_G], UNKNOWN)
@@ -219,13 +218,15 @@ def word_begins(tokenizer: Tokenizer) -> Array:
     return np.array([piece.startswith(SPACE) for piece, _ in tokenizer.pieces])
 
 
-def _trie(spellings: Sequence[Sequence[int]], begins_V: Array) -> tuple[list[dict[int, int]], Array, Array]:
-    """(for each place where its tokens lead, the word that ends there or -1, which of the words in the order of their
-    spellings begin so, from and to); the last place is that of unknown words. Raises as `Lexicon.build`.
+def _trie(
+    spellings: Sequence[Sequence[int]], order: Sequence[int], begins_V: Array
+) -> tuple[list[dict[int, int]], Array, Array]:
+    """(for each place where its tokens lead, the word that ends there or -1, which of the words in `order`, that of
+    their spellings, begin so, from and to); the last place is that of unknown words. Raises as `Lexicon.build`.
     """
     children: list[dict[int, int]] = [{}]
     words, below = [-1], [[0, 0]]
-    for n, w in enumerate(sorted(range(len(spellings)), key=lambda w: spellings[w])):
+    for n, w in enumerate(order):
         tokens, place = spellings[w], _ROOT
         if [bool(begins_V[token]) for token in tokens] != [True] + [False] * (len(tokens) - 1) or (
             BLANK_ID in tokens

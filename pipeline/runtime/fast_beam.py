@@ -98,14 +98,7 @@ class FastBeamSearch:
 
     @cached_property
     def nameless(self) -> tuple[tuple, tuple, tuple]:
-        trie = (
-            self.trie.keys_A,
-            self.trie.targets_A,
-            self.trie.root_targets,
-            self.trie.credit_G,
-            self.trie.pending_G,
-            self.trie.begins_V,
-        )
+        trie = tuple(getattr(self.trie, name) for name in Trie._fields)
         words = tuple(getattr(self.words, name) for name in Words._fields)
         return trie, words, nameless(self.weights)
 
@@ -160,9 +153,7 @@ def _frame(
     nameless_weights,
 ):
     """One frame -> (the arrays of the next `FastBeamState`, best, arcs (source, target, token), their two scores)."""
-    keys_A, targets_A, root_targets, credit_G, pending_G, begins_V = nameless_trie
-    trie = Trie(keys_A, targets_A, root_targets, credit_G, pending_G, begins_V)
-    words = _worded(nameless_words)
+    trie, words = Trie(*nameless_trie), Words(*nameless_words)
     weights = _named(nameless_weights)
     acoustic_SV = _acoustic(encoded_D, contexts_S2, predicted_SJ, weights)
     bonus_SV = _bonuses(nodes_S, acoustic_SV.shape[1], trie) + _costs(words_S, acoustic_SV.shape[1], words)
@@ -292,16 +283,6 @@ def _bonuses(nodes_S, num_tokens, trie):
                 bonus_V[token] = bonus_V[token] - lent + kept
         bonus_V[BLANK_ID] = 0.0
     return bonus_SV
-
-
-@compiled
-def _worded(nameless_words):
-    first_arc, tokens, targets, classes, emission, root_targets, begins, ahead, ends, newest, following = (
-        nameless_words
-    )
-    return Words(
-        first_arc, tokens, targets, classes, emission, root_targets, begins, ahead, ends, newest, following
-    )
 
 
 @compiled

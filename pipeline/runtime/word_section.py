@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.compression import entropy_coding, packed_format
-from pipeline.compression.entropy_coding import CorruptPayload
 from pipeline.corpus.tokenizer import Tokenizer
 from pipeline.decoding.lexicon import Lexicon, LexiconWeights, lexicon_of
 from pipeline.errors import UserError
@@ -34,19 +33,17 @@ def pack_words(ngram: ClassNgram, weights: LexiconWeights) -> bytes:
     ones = ngram.num_classes
     text = packed_format.compress_text("\n".join(_front_coded(ngram.words)).encode())
     split = int(ngram.first_H[ones])
-    lengths_H = np.diff(ngram.first_H)
+    lengths_H, rows = np.diff(ngram.first_H), np.split(ngram.successor_S, ngram.first_H[1:-1])
     places = [
-        np.searchsorted(ngram.successor_S[ngram.first_H[newer] : ngram.first_H[newer + 1]], successor_X)
-        for newer, successor_X in zip(
-            ngram.pairs_P2[:, 1], _rows(ngram.successor_S, ngram.first_H)[ones:], strict=True
-        )
+        np.searchsorted(rows[newer], row)
+        for newer, row in zip(ngram.pairs_P2[:, 1], rows[ones:], strict=True)
     ]
     older = [ngram.pairs_P2[ngram.pairs_P2[:, 1] == newer, 0] for newer in range(ones)]
     arrays = [
         ngram.class_W,
         ngram.level_W,
         lengths_H[:ones],
-        _gaps(_rows(ngram.successor_S, ngram.first_H)[:ones]),
+        _gaps(rows[:ones]),
         ngram.level_S[:split],
         np.array([len(each) for each in older], int),
         _gaps(older),
@@ -72,7 +69,7 @@ def section_lexicon(data: bytes, tokenizer: Tokenizer) -> Lexicon:
     try:
         ngram, weights = unpack_words(data)
         return lexicon_of(ngram, tokenizer, weights)
-    except (CorruptPayload, UserError) as error:
+    except UserError as error:
         raise ValueError(str(error)) from error
 
 
@@ -94,8 +91,8 @@ def unpack_words(data: bytes) -> tuple[ClassNgram, LexiconWeights]:
         entropy_coding.decode(data[start:], lengths)
     )
     successors = _read_gaps(gaps, long_K, ones)
-    newer_P = np.repeat(np.arange(ones), pairs_K) if (pairs_K >= 0).all() else np.zeros(0, int)
     older_P = _read_gaps(pair_gaps, pairs_K, ones)
+    newer_P = np.repeat(np.arange(ones), pairs_K)
     first_K = np.cumsum([0, *long_K])
     places = _read_gaps(place_gaps, long_P, split)
     newer_X = np.repeat(newer_P, long_P)
@@ -133,10 +130,6 @@ def _read_front_coded(lines: Sequence[str]) -> list[str]:
         before = before[: int(line[0])] + line[1:]
         words.append(before)
     return words
-
-
-def _rows(values_S: Array, first_H: Array) -> list[Array]:
-    return np.split(values_S, first_H[1:-1])
 
 
 def _gaps(rows: Sequence[Array]) -> Array:

@@ -27,13 +27,13 @@ def main() -> None:
             if tokenizer.unknown_id not in tokens
         ]
         ngram = ClassNgram.fit(said, spelled, params.num_classes, params.min_history)
+        known, heard = set(spelled), [word for each in dev for word in each]
         path = run.scratch / "words.bin"
         path.write_bytes(pack_words(ngram, params.weights))
         read_lexicon(path, tokenizer)
         metrics = {
             "perplexity/lexicon/dev": ngram.perplexity(dev),
-            "unknown_words/lexicon/dev": sum(word not in set(spelled) for each in dev for word in each)
-            / max(1, sum(map(len, dev))),
+            "unknown_words/lexicon/dev": sum(word not in known for word in heard) / max(1, len(heard)),
             "words/lexicon": len(spelled),
             "histories/lexicon": len(ngram.newest_H),
             "bytes/lexicon": path.stat().st_size,
