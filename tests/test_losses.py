@@ -251,9 +251,24 @@ def test_fused_joiner_computes_in_float32_under_autocast():
     expected = torch.stack(fused_joiner(*weights, tokens))
     with torch.autocast("cpu", torch.bfloat16):
         result = torch.stack(fused_joiner(*weights, tokens))
-        halved = fused_joiner(weights[0].bfloat16(), *weights[1:], tokens)
+        mixed = fused_joiner(weights[0].bfloat16(), *weights[1:], tokens)
     torch.testing.assert_close(result, expected, rtol=0, atol=0)
-    assert halved[0].dtype == torch.float32
+    assert mixed[0].dtype == torch.float32
+
+
+def test_fused_joiner_multiplies_in_bfloat16_what_comes_in_bfloat16():
+    weights, tokens = joiner_inputs(torch.float32)
+    exact = transducer_loss(*fused_joiner(*weights, tokens, FRAMES, LABELS), FRAMES, LABELS)
+    sides = [side.detach().bfloat16().requires_grad_() for side in weights[:2]]
+    scores = fused_joiner(*sides, *weights[2:], tokens, FRAMES, LABELS)
+    loss = transducer_loss(*scores, FRAMES, LABELS)
+    assert scores[0].dtype == torch.float32
+    torch.testing.assert_close(loss, exact, rtol=0.01, atol=0)
+    ours = torch.autograd.grad(loss.sum(), [*sides, *weights[2:]])
+    theirs = torch.autograd.grad(exact.sum(), weights)
+    assert [grad.dtype for grad in ours] == [torch.bfloat16] * 2 + [torch.float32] * 2
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.nn.functional.cosine_similarity(mine.float().flatten(), other.flatten(), dim=0) > 0.999
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

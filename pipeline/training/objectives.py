@@ -66,14 +66,12 @@ def phone(step: StepView) -> Tensor:
     An encoder that knows its phones finds the words in half of the steps: pre-training with alignments (Hu et al.
     2020, arXiv 2005.00572), here as a second task from the first step on. Raises UserError without a phone head.
     """
-    logits_BMP = step.outputs.phone_logits_BMP
-    if logits_BMP is None:
+    if step.outputs.phone_logits_BMP is None:
         raise UserError(
             "params.yaml: losses.phone needs alignments, which the prepared corpus has not; set it to 0"
         )
-    loss_BM = cross_entropy(
-        logits_BMP.transpose(1, 2), step.batch.phones_BM, ignore_index=-1, reduction="none"
-    )
+    logits_BPM = step.outputs.phone_logits_BMP.float().transpose(1, 2)
+    loss_BM = cross_entropy(logits_BPM, step.batch.phones_BM, ignore_index=-1, reduction="none")
     return loss_BM.sum(1) / 4
 
 
@@ -95,7 +93,8 @@ def best_path(step: StepView) -> Tensor:
     """KL to the teacher's top-k tokens along its best path, times T."""
     targets, outputs = step.batch.targets, step.outputs
     output = (outputs.output_weight_VJ, outputs.output_bias_V)
-    logits_BTV = path_logits(targets.path_BT, outputs.encoded_BTJ, outputs.predicted_BUJ, *output)
+    inputs = (outputs.encoded_BTJ.float(), outputs.predicted_BUJ.float())
+    logits_BTV = path_logits(targets.path_BT, *inputs, *output)
     kl_B = best_path_kl(logits_BTV, targets.topk_ids_BTK, targets.topk_log_probs_BTK, outputs.frame_lengths_B)
     return kl_B * outputs.frame_lengths_B
 
