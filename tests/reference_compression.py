@@ -76,3 +76,14 @@ def decode_payload(payload, lengths, offset=1023, total=4096):
                 state = state << 32 | words.pop()
         arrays.append(symbols)
     return arrays
+
+
+def decode_rows(payload, shapes, max_kinds=8):
+    """`row_coding`'s payload: the kind of each row, then each row is what comes next in its kind's integers."""
+    size = int.from_bytes(payload[:4], "little")
+    kinds = sum(decode_payload(payload[4 : 4 + size], [rows for rows, _ in shapes]), [])
+    widths = [columns for rows, columns in shapes for _ in range(rows)]
+    lengths = [sum(w for w, k in zip(widths, kinds, strict=True) if k == kind) for kind in range(max_kinds)]
+    waiting = [iter(array) for array in decode_payload(payload[4 + size :], lengths)]
+    rows = [[next(waiting[kind]) for _ in range(width)] for width, kind in zip(widths, kinds, strict=True)]
+    return [[rows.pop(0) for _ in range(count)] for count, _ in shapes]

@@ -285,7 +285,7 @@ def test_scores_that_are_no_ranks_survive(tmp_path, tokenizer):
 
 
 def test_a_student_sized_file_wastes_nothing(tmp_path, tokenizer):
-    """Measured: weights 0.07 % above their entropy, 0.8 kB beside weights, scales and biases."""
+    """Measured: weights and kinds of their rows at or below their entropy, 0.8 kB beside weights, scales and biases."""
     config = model_config(width=128, num_layers=2, joiner_width=128, num_mel_bins=64)
     tensors = converted(config)
     path = tmp_path / "model.sotto"
@@ -296,7 +296,7 @@ def test_a_student_sized_file_wastes_nothing(tmp_path, tokenizer):
     num_weights = sum(matrix.size for matrix in matrices)
     assert num_weights > 300_000
     entropy_bytes = sum(entropy_bits(matrix) for matrix in matrices) / 8
-    assert entropy_bytes <= sections["weights"] <= 1.005 * entropy_bytes
+    assert sections["weights"] <= 1.005 * entropy_bytes
     assert size_bytes - sections["weights"] - sections["scales"] - sections["vectors"] < 2_000
     assert sections["scales"] < sum(
         len(item.scale_index) for item in contents.coded.values()

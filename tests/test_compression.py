@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call
 
-from pipeline.compression import entropy_coding, packed_format, quantizers, sparsifier, zeros_and_bits
+from pipeline.compression import (
+    entropy_coding,
+    packed_format,
+    quantizers,
+    row_coding,
+    sparsifier,
+    zeros_and_bits,
+)
 from pipeline.compression.compressor import Compressor, CompressorConfig
 from pipeline.compression.packed_format import Coded, Contents
 from pipeline.errors import UserError
@@ -327,6 +334,52 @@ def test_arrays_with_different_statistics_get_their_own_tables_and_alike_ones_sh
     narrow, wide = (np.rint(generator.normal(size=4000) * s).astype(int) for s in (0.5, 9))
     assert reference.read_varint(entropy_coding.encode([narrow, wide, narrow, wide]), 0)[0] == 2
     assert reference.read_varint(entropy_coding.encode([narrow, narrow, narrow]), 0)[0] == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 127), st.integers(0, 10**6)),
+        max_size=5,
+    ),
+)
+def test_rows_round_trip_and_plain_python_decoder(parts):
+    matrices = [
+        np.random.default_rng(seed).integers(-top, top + 1, (rows, columns)) // (1 + np.arange(rows))[:, None]
+        for rows, columns, top, seed in parts
+    ]
+    payload, shapes = row_coding.encode(matrices), [matrix.shape for matrix in matrices]
+    decoded = row_coding.decode(payload, shapes)
+    assert [matrix.tolist() for matrix in decoded] == [matrix.tolist() for matrix in matrices]
+    assert reference.decode_rows(payload, shapes) == [matrix.tolist() for matrix in matrices]
+
+
+def test_rows_of_different_spread_cost_their_own_entropy_and_not_that_of_the_matrix():
+    generator = np.random.default_rng(0)
+    spread_R1 = np.where(generator.random((600, 1)) < 0.5, 0.6, 2.5)
+    matrix = np.rint(generator.laplace(size=(600, 128)) * spread_R1).clip(-15, 15).astype(np.int32)
+    payload = row_coding.encode([matrix])
+    entropy = row_coding.entropy_bits(payload, [matrix]) / 8
+    own = sum(entropy_coding.entropy_bits(matrix[spread_R1[:, 0] == s]) for s in (0.6, 2.5)) / 8
+    assert entropy < 1.005 * own and len(payload) < 1.01 * own + 600 / 8
+    assert len(payload) < 0.95 * len(entropy_coding.encode([matrix.ravel()]))
+
+
+def test_damaged_rows_are_refused_or_read_but_never_crash():
+    drawn, generator = random.Random(2), np.random.default_rng(0)
+    matrices = [laplacian(generator, shape) for shape in ((12, 9), (5, 20))]
+    payload, shapes = row_coding.encode(matrices), [matrix.shape for matrix in matrices]
+    refused = 0
+    for _ in range(2000):
+        body = bytearray(payload)
+        for _ in range(drawn.randrange(1, 4)):
+            body[drawn.randrange(len(body))] = drawn.randrange(256)
+        body = body[: drawn.randrange(len(body)) if drawn.random() < 0.3 else len(body)]
+        try:
+            assert [matrix.shape for matrix in row_coding.decode(bytes(body), shapes)] == shapes
+        except entropy_coding.CorruptPayload:
+            refused += 1
+    assert refused > 1000
 
 
 def example_contents(seed=0) -> Contents:

@@ -6,7 +6,7 @@
     6       4       header size, little endian
     10      8       SHA-256 of the header (first 8 bytes)
     18      …       header (JSON, zstandard): sections with size and SHA-256, tensors with shape
-    …       …       sections: weights, vectors, scales (entropy coded), plain (float16), others
+    …       …       sections: weights (`row_coding`), vectors, scales (`entropy_coding`), plain (float16), others
     end-16  16      SHA-256 of everything before (first 16 bytes)
 
 A wrong byte anywhere is a UserError that names the section. Sizes are checked before anything is allocated.
@@ -16,17 +16,17 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import zstandard
 
-from pipeline.compression import entropy_coding
+from pipeline.compression import entropy_coding, row_coding
 from pipeline.errors import UserError
 
-MAGIC, VERSION = b"SOTTO", 2
+MAGIC, VERSION = b"SOTTO", 3
 FIXED = struct.Struct("<5sBI8s")
 SECTION_DIGEST, FILE_DIGEST = 8, 16
 MAX_FILE_BYTES = 64 << 20
@@ -57,10 +57,10 @@ class Contents:
 def pack(contents: Contents) -> bytes:
     """Contents -> the file's bytes, the same on every machine."""
     coded = contents.coded.values()
-    matrices = [item.integers.ravel() for item in coded if item.integers.ndim == 2]
+    matrices = [item.integers for item in coded if item.integers.ndim == 2]
     vectors = [item.integers.ravel() for item in coded if item.integers.ndim != 2]
     sections = {
-        "weights": entropy_coding.encode(matrices),
+        "weights": row_coding.encode(matrices),
         "vectors": entropy_coding.encode(vectors),
         "scales": entropy_coding.encode([item.scale_index for item in coded]),
         "plain": b"".join(array.astype("<f2").tobytes() for array in contents.plain.values()),
@@ -82,8 +82,12 @@ def unpack(data: bytes, source: str) -> Contents:
     matrices = {name: shape for name, shape in coded_shapes.items() if len(shape) == 2}
     vectors = {name: shape for name, shape in coded_shapes.items() if len(shape) != 2}
     rows = [shape[0] if len(shape) == 2 else 1 for shape in coded_shapes.values()]
-    integers = _decode(sections, "weights", matrices, source) | _decode(sections, "vectors", vectors, source)
-    scale_index = _stream(sections, "scales", rows, source)
+    decoded = _decoded(row_coding.decode, sections, "weights", list(matrices.values()), source)
+    lengths = [math.prod(shape) for shape in vectors.values()]
+    flat = _decoded(entropy_coding.decode, sections, "vectors", lengths, source)
+    integers = dict(zip(matrices, decoded, strict=True))
+    integers |= {name: array.reshape(vectors[name]) for name, array in zip(vectors, flat, strict=True)}
+    scale_index = _decoded(entropy_coding.decode, sections, "scales", rows, source)
     coded = {
         name: Coded(integers[name], index) for name, index in zip(coded_shapes, scale_index, strict=True)
     }
@@ -99,9 +103,14 @@ def unpack(data: bytes, source: str) -> Contents:
     return Contents(header["info"], coded, plain, {n: b for n, b in sections.items() if n not in own})
 
 
+def section_bytes(data: bytes, source: str) -> dict[str, bytes]:
+    """{section: its body}, checked against its digest."""
+    return _sections(data, source)[1]
+
+
 def section_sizes(data: bytes, source: str) -> dict[str, int]:
     """{section: bytes}, `header` with all that is fixed; they add up to the file."""
-    sizes = {name: len(body) for name, body in _sections(data, source)[1].items()}
+    sizes = {name: len(body) for name, body in section_bytes(data, source).items()}
     return {"header": len(data) - sum(sizes.values()), **sizes}
 
 
@@ -193,17 +202,10 @@ def _shapes(header: dict, source: str) -> tuple[dict[str, tuple[int, ...]], dict
     return shapes[CODED], shapes[PLAIN]
 
 
-def _decode(
-    sections: dict[str, bytes], section: str, shapes: dict[str, tuple[int, ...]], source: str
-) -> dict[str, np.ndarray]:
-    arrays = _stream(sections, section, [math.prod(shape) for shape in shapes.values()], source)
-    return {name: array.reshape(shape) for (name, shape), array in zip(shapes.items(), arrays, strict=True)}
-
-
-def _stream(
-    sections: dict[str, bytes], section: str, lengths: Sequence[int], source: str
+def _decoded(
+    decode: Callable, sections: dict[str, bytes], section: str, sizes: Sequence, source: str
 ) -> list[np.ndarray]:
     try:
-        return entropy_coding.decode(sections[section], lengths)
+        return decode(sections[section], sizes)
     except entropy_coding.CorruptPayload as error:
         raise UserError(f"{source}: section {section} cannot be decoded: {error}") from error

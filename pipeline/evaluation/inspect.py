@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.compression.packed_format import section_sizes, unpack
+from pipeline.compression import row_coding
+from pipeline.compression.packed_format import section_bytes, section_sizes, unpack
 from pipeline.errors import UserError
 from pipeline.evaluation.size import megabytes
 
@@ -15,8 +16,8 @@ from pipeline.evaluation.size import megabytes
 def describe(path: str | Path) -> dict:
     """Flat facts of a packed file; UserError if it is absent or damaged.
 
-    `entropy_bits`: the entropy of each tensor's own symbols, which no coder of single symbols can go below;
-    `weights_over_entropy`: section `weights` against it.
+    `entropy_bits`: the entropy of each tensor's own symbols. `weights_over_entropy`: section `weights` against the
+    entropy of the matrices' symbols by the kinds of their rows, which is less.
     """
     path = Path(path)
     try:
@@ -33,7 +34,8 @@ def describe(path: str | Path) -> dict:
     num_parameters = sum(math.prod(t["shape"]) for t in tensors) + sum(
         a.size for a in contents.plain.values()
     )
-    entropy_bytes = sum(tensor["entropy_bits"] for tensor in matrices) / 8
+    integers = [item.integers for item in contents.coded.values() if item.integers.ndim == 2]
+    entropy_bytes = row_coding.entropy_bits(section_bytes(data, str(path))["weights"], integers) / 8
     return {
         "file": str(path),
         "bytes": len(data),
@@ -55,7 +57,7 @@ def render(description: dict) -> str:
         f"  {description['params']:,} parameters, {description['weights']:,} of them in matrices",
         f"  {description['bits_per_weight']:.3f} bits a weight (the whole file over all parameters)",
         f"  {100 * description['zeros']:.1f} % of the weights are zero",
-        f"  section weights: {description['weights_over_entropy']:.4f} x the entropy of its symbols",
+        f"  section weights: {description['weights_over_entropy']:.4f} x the entropy of its symbols by kind of row",
         "sections, bytes",
         *(f"  {name:<12} {size:>10,}" for name, size in description["sections"].items()),
         "tensors" + " " * 45 + "shape   levels   zeros   bits",

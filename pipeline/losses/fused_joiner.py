@@ -7,7 +7,8 @@ log-probabilities (M x (D + V)) are kept for the backward pass: computing them a
 T = 36, U = 14, D = 192 on two cores 15 % (V = 128) to 20 % (V = 256) slower.
 
 Where both sides come in bfloat16 (a training under autocast), so do the factors of the three matrix products; the
-softmax, the log-probabilities and every sum stay in float32.
+softmax, the log-probabilities and every sum stay in float32. Products are padded to whole blocks of rows: in bfloat16
+a kernel is compiled for every shape that comes for the first time, which costs more than the product.
 """
 
 import torch
@@ -15,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 BLANK_ID = 0  # the logits column that `grad_logits[:, :1]` means
 CHUNK_NODES = 4096  # rows of one matrix product in the forward pass
+BLOCK_NODES = 512
 CHUNK_UTTERANCES = {"cpu": 8}  # per backward chunk, whose widest buffer is (utterances, T, U, D)
 CHUNK_UTTERANCES_OTHERWISE = 64
 
@@ -38,16 +40,17 @@ class FusedJoiner(torch.autograd.Function):
         frame_M = node_M.div(U, rounding_mode="floor")
         prefix_M = frame_M.div(T, rounding_mode="floor") * U + node_M % U
         label_M1 = next_labels_BU.reshape(-1).index_select(0, prefix_M)[:, None]
-        hidden_MD = encoded_BTD.new_empty(len(node_M), D, dtype=factors)
+        # A block of zeros at the end: products of whole blocks may read beyond the last node.
+        hidden_MD = encoded_BTD.new_zeros(len(node_M) + BLOCK_NODES, D, dtype=factors)
         log_probs_MV = encoded_BTD.new_empty(len(node_M), len(weight_VD))
         with torch.autocast(encoded_BTD.device.type, enabled=False):
             for start in range(0, len(node_M), CHUNK_NODES):
                 rows = slice(start, start + CHUNK_NODES)
                 hidden = encoded_BTD.reshape(-1, D).index_select(0, frame_M[rows])
                 hidden += predicted_BUD.reshape(-1, D).index_select(0, prefix_M[rows])
-                hidden_MD[rows] = hidden.tanh_()
-                logits = torch.addmm(bias_V, hidden_MD[rows], weight_VD.t()).to(dtype)
-                torch.log_softmax(logits, -1, out=log_probs_MV[rows])
+                hidden_MD[start : start + len(hidden)] = hidden.tanh_()
+                logits = torch.addmm(bias_V, hidden_MD[start : start + _whole(len(hidden))], weight_VD.t())
+                torch.log_softmax(logits[: len(hidden)].to(dtype), -1, out=log_probs_MV[rows])
         out = encoded_BTD.new_zeros(2, B * T * U)
         out[0, node_M] = log_probs_MV[:, BLANK_ID]
         out[1, node_M] = log_probs_MV.gather(1, label_M1).squeeze(1)
@@ -64,7 +67,10 @@ class FusedJoiner(torch.autograd.Function):
         grad_label_M1 = grad_label_BTU.reshape(-1, 1).index_select(0, node_M)
         sum_M1 = blank_M1 + grad_label_M1
         encoded_BTD, predicted_BUD = log_probs_MV.new_empty(B, T, D), log_probs_MV.new_empty(B, U, D)
-        grad_weight_VD, grad_bias_V = log_probs_MV.new_zeros(weight_VD.shape), log_probs_MV.new_zeros(len(weight_VD))
+        grad_weight_VD, grad_bias_V = (
+            log_probs_MV.new_zeros(weight_VD.shape),
+            log_probs_MV.new_zeros(len(weight_VD)),
+        )
         ends = [0, *nodes_BTU.reshape(B, -1).sum(1).cumsum(0).tolist()]
         size = min(B, CHUNK_UTTERANCES.get(hidden_MD.device.type, CHUNK_UTTERANCES_OTHERWISE))
         rectangles = log_probs_MV.new_empty(size * T * U, D)
@@ -77,9 +83,10 @@ class FusedJoiner(torch.autograd.Function):
                 grad_logits[:, :1] += blank_M1[rows]
                 grad_logits.scatter_add_(1, label_M1[rows], grad_label_M1[rows])
                 grad_bias_V += grad_logits.sum(0)
-                grad_logits = grad_logits.to(weight_VD.dtype)
-                grad_weight_VD += grad_logits.t() @ hidden_MD[rows]
-                grad_hidden = grad_logits @ weight_VD
+                block = weight_VD.new_zeros(_whole(len(grad_logits)), len(weight_VD))
+                block[: len(grad_logits)] = grad_logits
+                grad_weight_VD += block.t() @ hidden_MD[ends[first] : ends[first] + len(block)]
+                grad_hidden = (block @ weight_VD)[: len(grad_logits)]
                 grad_sum = torch.ops.aten.tanh_backward(grad_hidden, hidden_MD[rows]).to(log_probs_MV.dtype)
                 rectangle = rectangles[: (last - first) * T * U].zero_()
                 rectangle.index_copy_(0, node_M[rows] - first * T * U, grad_sum)
@@ -88,3 +95,8 @@ class FusedJoiner(torch.autograd.Function):
                 torch.sum(rectangle, 1, out=predicted_BUD[first:last])
         grads = (encoded_BTD, predicted_BUD, grad_weight_VD, grad_bias_V)
         return *(grad.to(dtype) for grad, dtype in zip(grads, ctx.dtypes, strict=True)), None, None
+
+
+def _whole(rows: int) -> int:
+    """Rows of the blocks that hold `rows`."""
+    return -(-rows // BLOCK_NODES) * BLOCK_NODES

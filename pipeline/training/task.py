@@ -121,7 +121,7 @@ class TransducerTask(pl.LightningModule):
 
 
 def clip_gradients(module: pl.LightningModule, largest_norm: float | None) -> None:
-    """By their common norm. Lightning 2.6 refuses to clip for a fused optimizer in bf16, whose gradients need no scale."""
+    """By their common norm. Lightning 2.6 refuses to, for a fused optimizer in bf16 (whose gradients need no scale)."""
     if largest_norm:
         torch.nn.utils.clip_grad_norm_(module.parameters(), largest_norm)
 
