@@ -202,6 +202,14 @@ def test_training_learns_and_a_killed_one_ends_with_the_same_weights(tmp_path, m
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+def test_training_in_bfloat16_clips_and_learns(tmp_path):
+    """Lightning refuses to clip for a fused optimizer in bfloat16."""
+    sentences, run = [[3, 4, 5], [6, 7], [3, 4, 6]] * 8, SimpleNamespace(scratch=tmp_path, logger=False)
+    settings = replace(TRAINER, precision="bf16")
+    curves = train_language_model(run, tiny_model().train(), sentences, sentences[:3], settings, seed=5)
+    assert curves.rows[-1]["dev_perplexity"] < 5
+
+
 def test_a_rate_that_is_too_high_is_named(tmp_path):
     settings = replace(TRAINER, peak_lr=1e38, gradient_clip=1e30)
     with pytest.raises(FloatingPointError, match="lower peak_lr"):

@@ -6,7 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
+from torch.utils.data import DataLoader
 
 from pipeline.corpus.batch import Batch
 from pipeline.corpus.datamodule import collate
@@ -15,12 +17,15 @@ from pipeline.corpus.teacher_targets import Target, TargetStore, write_selection
 from pipeline.corpus.tokenizer import Tokenizer, train_tokenizer
 from pipeline.decoding.greedy import greedy
 from pipeline.errors import UserError
+from pipeline.features.augment import SpecAugmentConfig
 from pipeline.features.fbank import FbankConfig
 from pipeline.losses.rnnt import label_log_probs
 from pipeline.models.transducer import build_transducer
+from pipeline.training.config import TrainerConfig
 from pipeline.training.fit import lightning_precision
 from pipeline.training.labelling import label_batch, label_pool
 from pipeline.training.objectives import StepView, objectives
+from pipeline.training.task import TransducerTask
 from tests.conftest import ROOT
 
 SETTINGS = {
@@ -83,6 +88,39 @@ def test_overfit_eight_utterances():
     )
     for b, result in enumerate(greedy(model, encoded_BTD, lengths_B)):
         assert result.tokens == batch.tokens_BU[b, : batch.token_lengths_B[b]].tolist()
+
+
+class NormsAfterClipping(pl.Callback):
+    def __init__(self):
+        self.norms: list[float] = []
+
+    def on_before_zero_grad(self, trainer, module, optimizer):
+        grads = [p.grad for p in module.parameters() if p.grad is not None]
+        if grads:
+            self.norms.append(float(torch.nn.utils.get_total_norm(grads)))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_gradients_are_clipped_in_bfloat16_too(precision, cuts_and_tokenizer):
+    """Lightning refused to, so that no training began on a processor or GPU with bfloat16."""
+    tokenizer = cuts_and_tokenizer[1]
+    model, batch = build_transducer(SETTINGS), batch_of_eight()
+    chosen = objectives({"ctc": 0.3}, has_teacher=False)
+    task = TransducerTask(model, chosen, SpecAugmentConfig(0, 0, 0, 0), TrainerConfig(), tokenizer, 4, 1)
+    seen = NormsAfterClipping()
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        precision=lightning_precision(precision),
+        gradient_clip_val=0.5,
+        logger=False,
+        callbacks=[seen],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(task, train_dataloaders=DataLoader([batch] * 3, batch_size=None))
+    assert len(seen.norms) >= 2 and seen.norms[-1] == pytest.approx(0.5, rel=1e-3)
 
 
 def test_distillation_from_itself_is_zero_and_from_another_is_not(cuts_and_tokenizer):
