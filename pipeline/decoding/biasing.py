@@ -146,9 +146,13 @@ class BiasTrie:
         nodes_V, bonus_V = self.step_many(np.array(node), np.arange(num_tokens))
         return tuple(nodes_V.tolist()), bonus_V
 
+    def finals(self, nodes_K: Array) -> Array:
+        """The last bonus of utterances that end at these nodes: takes back what is unfinished; never positive."""
+        return self.pending_G[nodes_K] - self.credit_G[nodes_K]
+
     def final(self, node: int) -> float:
-        """The last bonus of an utterance: takes back what is unfinished, so it is never positive."""
-        return float(self.pending_G[node] - self.credit_G[node])
+        """`finals` of one node."""
+        return float(self.finals(np.array(node)))
 
 
 def _checked(sequences: Sequence[Tokens], scores: Sequence[float], what: str) -> _Phrases:

@@ -140,14 +140,16 @@ class Engine:
         for t in range(max((len(encoded_TD) for encoded_TD in encoded), default=0)):
             there = [i for i, encoded_TD in enumerate(encoded) if t < len(encoded_TD)]
             searched = [i for i in there if states[i].num_frames >= states[i].turn.first_frame]
+            turns_of: dict[int, Turn] = {}
             if searched:
                 encoded_BD = np.array([encoded[i][t] for i in searched])
                 after, said = self._frame(encoded_BD, [states[i] for i in searched])
-                for i, turn, new in zip(searched, after, said, strict=True):
-                    states[i] = states[i]._replace(turn=turn)
+                turns_of = dict(zip(searched, after, strict=True))
+                for i, new in zip(searched, said, strict=True):
                     events[i] += new
             for i in there:
-                states[i] = states[i]._replace(num_frames=states[i].num_frames + 1)
+                turn = turns_of.get(i, states[i].turn)
+                states[i] = states[i]._replace(turn=turn, num_frames=states[i].num_frames + 1)
         return states, events
 
     def _frame(

@@ -10,7 +10,7 @@ after its tokens, so that nothing is cached. State goes in and out and is never 
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -89,7 +89,7 @@ class FastBeamSearch:
     @cached_property
     def trie(self) -> BiasTrie:
         """The bias; without one, a trie that never pays."""
-        return self.bias or BiasTrie.build([])
+        return self.bias or _no_phrases()
 
     @cached_property
     def words(self) -> Lexicon:
@@ -133,9 +133,13 @@ class FastBeamSearch:
 
     def finish(self, state: FastBeamState) -> TokenLattice:
         """The lattice of all frames so far; `state` stays usable."""
-        places = zip(state.nodes_S.tolist(), state.words_S.tolist(), strict=True)
-        finals = tuple(self.trie.final(node) + self.words.final(word) for node, word in places)
-        return TokenLattice(state.frames, finals)
+        finals_S = self.trie.finals(state.nodes_S) + self.words.finals(state.words_S)
+        return TokenLattice(state.frames, tuple(finals_S.tolist()))
+
+
+@cache
+def _no_phrases() -> BiasTrie:
+    return BiasTrie.build([])
 
 
 @compiled

@@ -100,10 +100,10 @@ def search_frame(
     last_token_frame = best.frame if best else -1
     known = PauseState(turn.pause.num_frames, last_token_frame, len(text.split()), turn.pause.blanks)
     pause_D, pause = pause_step(known, 0, 0, trail.blank_posterior(arcs, winner))
-    turn = turn._replace(beam=beam, trails=trails, best=best, text=text, pause=pause)
+    after = {"beam": beam, "trails": trails, "best": best, "text": text, "pause": pause}
     if changed or frame - turn.endpoint.quiet_since_frame <= settle_frames:
-        turn = turn._replace(settled=beam, lattice=None)
-    return turn, Heard(changed, pause_D)
+        after |= {"settled": beam, "lattice": None}
+    return turn._replace(**after), Heard(changed, pause_D)
 
 
 def decide(
