@@ -22,7 +22,7 @@ from pipeline.features.fbank import FbankConfig
 from pipeline.losses.rnnt import label_log_probs
 from pipeline.models.transducer import build_transducer
 from pipeline.training.config import TrainerConfig
-from pipeline.training.fit import lightning_precision
+from pipeline.training.fit import ClipGradients, lightning_precision
 from pipeline.training.labelling import label_batch, label_pool
 from pipeline.training.objectives import StepView, objectives
 from pipeline.training.task import TransducerTask
@@ -112,9 +112,8 @@ def test_gradients_are_clipped_in_bfloat16_too(precision, cuts_and_tokenizer):
         max_epochs=1,
         accelerator="cpu",
         precision=lightning_precision(precision),
-        gradient_clip_val=0.5,
         logger=False,
-        callbacks=[seen],
+        callbacks=[ClipGradients(0.5), seen],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

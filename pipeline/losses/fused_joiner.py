@@ -67,10 +67,8 @@ class FusedJoiner(torch.autograd.Function):
         grad_label_M1 = grad_label_BTU.reshape(-1, 1).index_select(0, node_M)
         sum_M1 = blank_M1 + grad_label_M1
         encoded_BTD, predicted_BUD = log_probs_MV.new_empty(B, T, D), log_probs_MV.new_empty(B, U, D)
-        grad_weight_VD, grad_bias_V = (
-            log_probs_MV.new_zeros(weight_VD.shape),
-            log_probs_MV.new_zeros(len(weight_VD)),
-        )
+        grad_weight_VD = log_probs_MV.new_zeros(weight_VD.shape)
+        grad_bias_V = log_probs_MV.new_zeros(len(weight_VD))
         ends = [0, *nodes_BTU.reshape(B, -1).sum(1).cumsum(0).tolist()]
         size = min(B, CHUNK_UTTERANCES.get(hidden_MD.device.type, CHUNK_UTTERANCES_OTHERWISE))
         rectangles = log_probs_MV.new_empty(size * T * U, D)

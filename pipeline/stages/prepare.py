@@ -2,7 +2,7 @@
 
 Run:    dvc repro prepare            Toy: make smoke
 Reads:  nothing, or data.manifest, or data.corpus_dir     Writes: data/prepare
-Cost:   4 minutes on 2 hyper-threads for 20 hours of synthetic speech
+Cost:   2.5 minutes on 2 cores for 32 hours of synthetic speech
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """The device: train the end-pointer, choose its thresholds, measure engine and second pass on the test set.
 
-Run:    dvc repro stream                          Cost: seven minutes on one core
+Run:    dvc repro stream                          Cost: three to seven minutes on one core
 Reads:  data/prepare/{train,dev,test}, data/pack/model.sotto, data/language_model
 Writes: data/stream/{endpointer.safetensors,phrases.json} (`sotto listen`), weights.json (`sotto serve`), metrics.json
 """

@@ -52,6 +52,19 @@ class Curves(pl.Callback):
         return buffer.getvalue()
 
 
+class ClipGradients(pl.Callback):
+    """By their common norm; 0: not at all. The trainer's own clipping refuses a fused optimizer in bfloat16, whose
+    gradients need no scale (Lightning 2.6).
+    """
+
+    def __init__(self, largest_norm: float):
+        self.largest_norm = largest_norm
+
+    def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
+        if self.largest_norm:
+            torch.nn.utils.clip_grad_norm_(module.parameters(), self.largest_norm)
+
+
 class Progress(pl.Callback):
     """One bar for the whole training: steps done and left, time left, loss, the dev set's WER."""
 
@@ -94,9 +107,14 @@ def fit(
         accelerator="auto",
         devices=1,
         precision=lightning_precision(config.precision),
-        gradient_clip_val=config.gradient_clip,
         logger=run.logger,
-        callbacks=[*callbacks, curves, checkpoints, Progress(task.num_steps)],
+        callbacks=[
+            *callbacks,
+            ClipGradients(config.gradient_clip),
+            curves,
+            checkpoints,
+            Progress(task.num_steps),
+        ],
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,

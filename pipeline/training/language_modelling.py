@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pipeline.language.config import LanguageTrainerConfig
 from pipeline.language.neural import LanguageModel, SentenceBatch, batch_of, negative_log_probs
 from pipeline.training.fit import Curves, TrainingRun, fit
-from pipeline.training.task import clip_gradients, one_cycle
+from pipeline.training.task import one_cycle
 
 POOL_BATCHES = 32  # so many are drawn together and cut by length
 Sentences = Sequence[Sequence[int]]
@@ -104,11 +104,6 @@ class LanguageModelTask(pl.LightningModule):
         """Sum of the sentences' losses, and the pieces that it is of."""
         loss_B = negative_log_probs(self.model(batch.inputs_BU).float(), batch.targets_BU)
         return loss_B.sum(), int((batch.targets_BU >= 0).sum())
-
-    def configure_gradient_clipping(
-        self, optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        clip_gradients(self, gradient_clip_val)
 
     def configure_optimizers(self):
         optimizer = torch.optim.AdamW(

@@ -104,11 +104,6 @@ class TransducerTask(pl.LightningModule):
         self._dev_errors, self._dev_words = 0, 0
         self.log("dev_wer", wer, prog_bar=True)
 
-    def configure_gradient_clipping(
-        self, optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        clip_gradients(self, gradient_clip_val)
-
     def configure_optimizers(self):
         decay = [p for p in self.parameters() if p.requires_grad and p.ndim >= 2]
         rest = [p for p in self.parameters() if p.requires_grad and p.ndim < 2]
@@ -118,12 +113,6 @@ class TransducerTask(pl.LightningModule):
         ]
         optimizer = torch.optim.AdamW(groups, lr=self.settings.peak_lr, betas=(0.9, 0.98), fused=True)
         return one_cycle(optimizer, self.settings.peak_lr, self.settings.warmup_share, self.num_steps)
-
-
-def clip_gradients(module: pl.LightningModule, largest_norm: float | None) -> None:
-    """By their common norm. Lightning 2.6 refuses to, for a fused optimizer in bf16 (whose gradients need no scale)."""
-    if largest_norm:
-        torch.nn.utils.clip_grad_norm_(module.parameters(), largest_norm)
 
 
 def one_cycle(optimizer: torch.optim.Optimizer, peak_lr: float, warmup_share: float, num_steps: int) -> dict:
