@@ -25,7 +25,7 @@ def all_token_paths(model, encoded_TD, bias=None):
     return found
 
 
-def beam_search(model, encoded_TD, num_states, beam, bias=None):
+def beam_search(model, encoded_TD, config, bias=None):
     """After each frame: {(context, node): best score} of the states kept, and the number of arcs between them."""
     scores, frames = {((0, 0), bias.start() if bias else None): 0.0}, []
     for encoded_D in encoded_TD:
@@ -35,10 +35,13 @@ def beam_search(model, encoded_TD, num_states, beam, bias=None):
                 after, bonus = bias.step(node, token) if bias and token else (node, 0.0)
                 to = ((context[1], token), after) if token else (context, node)
                 steps.append((score + log_prob + bonus, to))
-        worst = max(score for score, _ in steps) - beam
+        owing = {to for _, to in steps if bias and bias.owes(to[1])}
+        worst = max(score for score, to in steps if to not in owing) - config.beam
         steps = [step for step in steps if step[0] >= worst]
         best = {to: max(score for score, other in steps if other == to) for _, to in steps}
-        kept = sorted(best, key=best.get, reverse=True)[:num_states]
+        best_first = sorted(best, key=best.get, reverse=True)
+        kept = [to for to in best_first if to not in owing][: config.num_states]
+        kept += [to for to in best_first if to in owing][: config.num_owing]
         scores = {to: best[to] for to in kept}
         frames.append((scores, sum(to in scores for _, to in steps)))
     return frames

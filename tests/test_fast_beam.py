@@ -95,16 +95,17 @@ def nodes_of(key, bias, lexicon):
 @given(
     seed=st.integers(0, 10_000),
     num_states=st.integers(1, 12),
+    num_owing=st.integers(0, 12),
     beam=st.sampled_from([0.5, 2.0, 5.0, 10.0, np.inf]),
     bias=st.one_of(st.none(), phrases.map(BiasTrie.build), tries),
     lexicon=st.one_of(st.none(), lexicons(), lexicons()),
     scale=st.sampled_from([0.3, 1.0, 3.0]),
 )
 def test_states_and_arcs_are_the_references(
-    packed, fast_kernels, seed, num_states, beam, bias, lexicon, scale
+    packed, fast_kernels, seed, num_states, num_owing, beam, bias, lexicon, scale
 ):
     """Until two sums are so near each other that rounding decides which is better, or what the beam drops."""
-    config = BeamConfig(num_states, beam)
+    config = BeamConfig(num_states, beam, num_owing)
     slow, fast = (kernels.search(config, bias, lexicon) for kernels in (TorchKernels(packed), fast_kernels))
     assert isinstance(slow, BeamSearch) and isinstance(fast, FastBeamSearch)
     check_equal(slow, fast, encoded(8, seed, scale))
@@ -151,12 +152,32 @@ def check_equal(slow, fast, encoded_TD):
 def is_close_call(search, before, encoded_1D):
     """Whether two states after the frame are equally good within rounding, or an arc lies on the beam's edge."""
     limits = search.config
-    wider = BeamConfig(limits.num_states + 1, limits.beam + 1e-3)
+    wider = BeamConfig(limits.num_states + 1, limits.beam + 1e-3, limits.num_owing + 1)
     after = dataclasses.replace(search, config=wider).advance(before, encoded_1D)
-    below = after.totals[0] - np.array(
+    best = next(
+        total
+        for key, total in zip(after.keys, after.totals, strict=True)
+        if not (search.bias and search.bias.owes(key.node))
+    )
+    below = best - np.array(
         [before.totals[arc.source] + arc.acoustic + arc.bonus for arc in after.frames[-1]]
     )
     return min(-np.diff(after.totals), default=1) < 1e-3 or np.abs(below - limits.beam).min() < 1e-3
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), score=st.floats(0.1, 9.0), beam=st.sampled_from([1.0, 4.0, 8.0]))
+def test_what_phrases_lend_pushes_nothing_out_of_the_beam(weights, seed, score, beam):
+    """A list none of whose phrases can end in time: it used to lose what is found without it."""
+    drawn = np.random.default_rng(seed)
+    phrases = [(drawn.integers(1, 9, 20).tolist(), score) for _ in range(30)]
+    encoded_TD = encoded(10, seed, 0.5)
+    best = {}
+    for bias in (None, BiasTrie.build(phrases)):
+        search = FastBeamSearch(weights, BeamConfig(4, beam, num_owing=10_000), bias)
+        state = search.advance(search.initial(), encoded_TD)
+        best[bias is None] = (state.totals_S + search.finish(state).final_bonuses).max()
+    assert best[False] >= best[True] - 1e-4
 
 
 @pytest.mark.parametrize("num_vectors", [1, 3, 4, 9])

@@ -36,7 +36,7 @@ from tests import reference_lattice as slow
 
 TEXTS = ["", "▁a", "b", "▁"]
 OTHER_TEXTS = [["", "▁a", "▁b", "c"], ["", "", "▁a", "a"], ["", "a", "b", "ab"], ["", "▁", "", ""]]
-WIDE = BeamConfig(num_states=10_000, beam=inf)
+WIDE = BeamConfig(10_000, inf, 10_000)
 
 
 def tiny(vocab_size: int, seed: int = 1, width: int = 5) -> Transducer:
@@ -70,6 +70,9 @@ class Pairs:
 
     def final(self, node):
         return -0.7 * node
+
+    def owes(self, node):
+        return node == 1
 
 
 def test_beam_of_one_is_greedy():
@@ -151,13 +154,15 @@ def test_chunked_equals_whole_and_states_are_left_alone(chunks):
 
 
 @pytest.mark.parametrize("bias", [None, Pairs()], ids=["plain", "biased"])
-@pytest.mark.parametrize("config", [BeamConfig(3, inf), BeamConfig(50, 3.0), BeamConfig(5, 4.0)], ids=str)
+@pytest.mark.parametrize(
+    "config", [BeamConfig(3, inf, 1), BeamConfig(50, 3.0), BeamConfig(5, 4.0, 2), BeamConfig(2, 4.0, 0)], ids=str
+)
 def test_pruned_search_against_its_slow_twin(config, bias):
     model, encoded_TD = tiny(6), encoded(15)
     search = BeamSearch(model, config, bias)
     state = search.initial()
     for t, (scores, num_arcs) in enumerate(
-        slow.beam_search(model, encoded_TD, config.num_states, config.beam, bias)
+        slow.beam_search(model, encoded_TD, config, bias)
     ):
         state = search.advance(state, encoded_TD[t : t + 1])
         assert dict(zip(state.keys, state.totals, strict=True)) == pytest.approx(scores, abs=1e-3)
@@ -173,7 +178,7 @@ def test_merged_states_keep_both_arcs():
 
 
 def test_limits_that_make_no_sense():
-    for limits in ({"num_states": 0}, {"beam": -1.0}, {"beam": float("nan")}):
+    for limits in ({"num_states": 0}, {"num_owing": -1}, {"beam": -1.0}, {"beam": float("nan")}):
         with pytest.raises(ValueError, match="num_states"):
             BeamConfig(**limits)
 

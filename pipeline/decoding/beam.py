@@ -37,10 +37,11 @@ class Key(NamedTuple):
 
 
 class BiasRow(NamedTuple):
-    """Where each of V tokens leads from a node, and its bonus."""
+    """Where each of V tokens leads from a node, its bonus, and whether the target owes."""
 
     nodes: tuple[Hashable, ...]
     bonus_V: np.ndarray
+    owes_V: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -96,20 +97,25 @@ class BeamSearch:
         acoustic_SV = log_probs_CV.double().cpu().numpy()[[contexts.index(key.context) for key in state.keys]]
         biased = self._with_biased(state, acoustic_SV.shape[1])
         bonus_SV = np.stack([biased[key.node].bonus_V for key in state.keys])
+        owes_SV = np.stack([biased[key.node].owes_V for key in state.keys])
         totals_SV = np.array(state.totals)[:, None] + acoustic_SV + bonus_SV
 
-        flat_X = np.flatnonzero(totals_SV >= totals_SV.max() - self.config.beam)
+        best = totals_SV.max(where=~owes_SV, initial=-np.inf)  # blank after the best state that owes nothing, or better
+        flat_X = np.flatnonzero(totals_SV >= best - self.config.beam)
         best_first_X = flat_X[np.argsort(-totals_SV.ravel()[flat_X], kind="stable")]
         kept: dict[Key, int] = {}
         last_tokens, totals, arcs = {BLANK_ID}, [], []
+        places = [self.config.num_states, self.config.num_owing]
         for flat in best_first_X.tolist():
             source, token = divmod(flat, totals_SV.shape[1])
-            if len(kept) == self.config.num_states and token not in last_tokens:
+            owes = bool(owes_SV[source, token])
+            if not places[owes] and token not in last_tokens:
                 continue  # most candidates end here, at little cost
             key = _next_key(state.keys[source], token, biased)
             if key not in kept:
-                if len(kept) == self.config.num_states:
+                if not places[owes]:
                     continue
+                places[owes] -= 1
                 kept[key] = len(kept)
                 last_tokens.add(key.context[-1])
                 totals.append(float(totals_SV[source, token]))  # the first to arrive is the best
@@ -138,11 +144,13 @@ class BeamSearch:
 
     def _row(self, node: Hashable, num_tokens: int) -> BiasRow:
         if self.bias is None:
-            return BiasRow((node,) * num_tokens, np.zeros(num_tokens))
+            return BiasRow((node,) * num_tokens, np.zeros(num_tokens), np.zeros(num_tokens, bool))
         if isinstance(self.bias, RowBias):  # the same, all tokens at once
-            return BiasRow(*self.bias.row(node, num_tokens))
-        steps = [(node, 0.0)] + [self.bias.step(node, token) for token in range(1, num_tokens)]
-        return BiasRow(tuple(after for after, _ in steps), np.array([bonus for _, bonus in steps]))
+            nodes, bonus_V = self.bias.row(node, num_tokens)
+        else:
+            steps = [(node, 0.0)] + [self.bias.step(node, token) for token in range(1, num_tokens)]
+            nodes, bonus_V = tuple(after for after, _ in steps), np.array([bonus for _, bonus in steps])
+        return BiasRow(nodes, bonus_V, np.array([self.bias.owes(after) for after in nodes]))
 
 
 def _next_key(key: Key, token: int, biased: Mapping[Hashable, BiasRow]) -> Key:

@@ -154,6 +154,10 @@ class BiasTrie:
         """`finals` of one node."""
         return float(self.finals(np.array(node)))
 
+    def owes(self, node: int) -> bool:
+        """Whether a node holds credit of a phrase that is not finished."""
+        return bool(self.credit_G[node] > self.pending_G[node])
+
 
 def _checked(sequences: Sequence[Tokens], scores: Sequence[float], what: str) -> _Phrases:
     """`sequences` with their scores; UserError, naming them `what`, for the first that cannot be boosted."""

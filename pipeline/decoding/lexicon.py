@@ -183,6 +183,10 @@ class Lexicon:
         """`finals` of one node."""
         return float(self.finals(np.array([node]))[0])
 
+    def owes(self, node: int) -> bool:
+        """Never: what a word earns before its end it has earned."""
+        return False
+
     def earned(self, sentences: Sequence[Sequence[int]]) -> list[float]:
         """The sum of the bonuses of each token sequence, its end among them."""
         nodes_X, total_X = np.full(len(sentences), self.start()), np.zeros(len(sentences))

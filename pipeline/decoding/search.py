@@ -13,7 +13,8 @@ class Bias(Protocol):
     """Credit for tokens (of phrases, of a lexicon), a walk over nodes (hashable, equal nodes have equal futures);
     bonuses in nats.
 
-    Blank neither moves nor earns. `final` takes back credit for phrases that the end cut off.
+    Blank neither moves nor earns. `final` takes back credit for phrases that the end cut off; a node `owes` where it
+    may be taken back.
     """
 
     def start(self) -> Any: ...
@@ -21,6 +22,8 @@ class Bias(Protocol):
     def step(self, node: Any, token: int) -> tuple[Any, float]: ...
 
     def final(self, node: Any) -> float: ...
+
+    def owes(self, node: Any) -> bool: ...
 
 
 @runtime_checkable
@@ -32,14 +35,20 @@ class RowBias(Bias, Protocol):
 
 @dataclass(frozen=True)
 class BeamConfig:
-    """`num_states`: kept after a frame; `beam`: nats below the best beyond which states and arcs are dropped."""
+    """`num_states`: kept after a frame; `num_owing`: kept beside, of those within a phrase; `beam`: nats below the best
+    beyond which states and arcs are dropped.
+
+    What a phrase lends would else push out of the beam what was said, and be taken back when that is lost. So a list
+    never takes a place from a state that owes nothing, nor narrows the beam for it.
+    """
 
     num_states: int = 16
     beam: float = 6.0
+    num_owing: int = 16
 
     def __post_init__(self):
-        if self.num_states < 1 or not self.beam >= 0:
-            raise ValueError("num_states must be at least 1, and beam no negative number")
+        if self.num_states < 1 or self.num_owing < 0 or not self.beam >= 0:
+            raise ValueError("num_states must be at least 1, num_owing and beam no negative numbers")
 
 
 class Search(Protocol):

@@ -119,7 +119,7 @@ class FastBeamSearch:
                 state.words_S,
                 state.predicted_SJ,
                 state.totals_S,
-                self.config.num_states,
+                (self.config.num_states, self.config.num_owing),
                 self.config.beam,
                 *self.nameless,
             )
@@ -150,31 +150,37 @@ def _frame(
     words_S,
     predicted_SJ,
     totals_S,
-    num_states,
+    limits,
     beam,
     nameless_trie,
     nameless_words,
     nameless_weights,
 ):
-    """One frame -> (the arrays of the next `FastBeamState`, best, arcs (source, target, token), their two scores)."""
+    """One frame -> (the arrays of the next `FastBeamState`, best, arcs (source, target, token), their two scores).
+
+    `limits`: how many states are kept that owe nothing, and how many that do.
+    """
     trie, words = Trie(*nameless_trie), Words(*nameless_words)
     weights = _named(nameless_weights)
     acoustic_SV = _acoustic(encoded_D, contexts_S2, predicted_SJ, weights)
-    bonus_SV = _bonuses(nodes_S, acoustic_SV.shape[1], trie) + _costs(words_S, acoustic_SV.shape[1], words)
-    flat_X = _best_first(totals_S, acoustic_SV, bonus_SV, beam)
+    bonus_SV, owes_SV = _bonuses(nodes_S, acoustic_SV.shape[1], trie)
+    bonus_SV += _costs(words_S, acoustic_SV.shape[1], words)
+    flat_X = _best_first(totals_S, acoustic_SV, bonus_SV, owes_SV, beam)
     count, num_tokens = len(flat_X), acoustic_SV.shape[1]
-    most = min(num_states, count)
+    most = min(limits[0] + limits[1], count)
     contexts_K2 = np.empty((most, 2), np.int64)
     nodes_K, words_K = np.empty(most, np.int64), np.empty(most, np.int64)
     predicted_KJ = np.empty((most, predicted_SJ.shape[1]), np.float32)
     totals_K = np.empty(most, np.float64)
     places_3X, scores_2X = np.empty((3, count), np.int64), np.empty((2, count), np.float64)
-    num_kept, num_arcs = 0, 0
+    num_kept, num_owing, num_arcs = 0, 0, 0
     is_last_V = np.zeros(num_tokens, np.bool_)
     is_last_V[BLANK_ID] = True
     for flat in flat_X:
         source, token = flat // num_tokens, flat % num_tokens
-        if num_kept == num_states and not is_last_V[token]:
+        owes = owes_SV[source, token]
+        full = num_owing == limits[1] if owes else num_kept - num_owing == limits[0]
+        if full and not is_last_V[token]:
             continue  # most candidates end here, at little cost
         older, newer = contexts_S2[source, 0], contexts_S2[source, 1]
         node, word = nodes_S[source], words_S[source]
@@ -190,7 +196,7 @@ def _frame(
         ):
             target += 1
         if target == num_kept:
-            if num_kept == num_states:
+            if full:
                 continue
             contexts_K2[target, 0], contexts_K2[target, 1] = older, newer
             nodes_K[target], words_K[target] = node, word
@@ -198,10 +204,17 @@ def _frame(
             if token == BLANK_ID:
                 predicted_KJ[target] = predicted_SJ[source]
             else:
-                predicted_KJ[target] = predict(contexts_K2[target], weights)
+                same = 0
+                while same < len(contexts_S2) and (contexts_S2[same, 1] != newer or contexts_S2[same, 0] != older):
+                    same += 1
+                if same < len(contexts_S2):
+                    predicted_KJ[target] = predicted_SJ[same]
+                else:
+                    predicted_KJ[target] = predict(contexts_K2[target], weights)
             # The first to arrive is the best.
             totals_K[target] = totals_S[source] + acoustic_SV[source, token] + bonus_SV[source, token]
             num_kept += 1
+            num_owing += owes
         places_3X[0, num_arcs], places_3X[1, num_arcs], places_3X[2, num_arcs] = source, target, token
         scores_2X[0, num_arcs], scores_2X[1, num_arcs] = acoustic_SV[source, token], bonus_SV[source, token]
         num_arcs += 1
@@ -224,13 +237,11 @@ def _frame(
 
 @compiled
 def _named(nameless_weights):
-    projection, projection_bias, embedding, mix, mix_bias, predictor, output, output_bias = nameless_weights
+    projection, projection_bias, mixed_2VP, predictor, output, output_bias = nameless_weights
     return SearchWeights(
         Matrix(projection[0], projection[1]),
         projection_bias,
-        embedding,
-        Matrix(mix[0], mix[1]),
-        mix_bias,
+        mixed_2VP,
         Matrix(predictor[0], predictor[1]),
         Matrix(output[0], output[1]),
         output_bias,
@@ -263,30 +274,36 @@ def _acoustic(encoded_D, contexts_S2, predicted_SJ, weights):
 
 @compiled
 def _bonuses(nodes_S, num_tokens, trie):
-    """What each token earns after each node (S, V): that of the root's arcs, then those of the node's own."""
+    """What each token earns after each node (S, V), that of the root's arcs, then those of the node's own; and whether
+    the node that it leads to owes (S, V).
+    """
     stride = len(trie.root_targets)
     bonus_SV = np.zeros((len(nodes_S), num_tokens), np.float64)
+    owes_SV = np.zeros((len(nodes_S), num_tokens), np.bool_)
     if len(trie.credit_G) == 1:
-        return bonus_SV  # no phrases
-    credit_V = np.empty(num_tokens, np.float64)
+        return bonus_SV, owes_SV  # no phrases
+    owes_G = trie.credit_G > trie.pending_G
+    credit_V, root_owes_V = np.empty(num_tokens, np.float64), np.empty(num_tokens, np.bool_)
     for token in range(num_tokens):
-        credit_V[token] = trie.credit_G[trie.root_targets[min(token, stride - 1)]]
+        target = trie.root_targets[min(token, stride - 1)]
+        credit_V[token], root_owes_V[token] = trie.credit_G[target], owes_G[target]
     for s in range(len(nodes_S)):
         node, bonus_V = nodes_S[s], bonus_SV[s]
-        bonus_V[:] = credit_V
+        bonus_V[:], owes_SV[s, :] = credit_V, root_owes_V
         arc = np.searchsorted(trie.keys_A, node * stride)
         while trie.keys_A[arc] < (node + 1) * stride:
             token, target = trie.keys_A[arc] - node * stride, trie.targets_A[arc]
             if token < num_tokens:
-                bonus_V[token] = trie.credit_G[target]
+                bonus_V[token], owes_SV[s, token] = trie.credit_G[target], owes_G[target]
             arc += 1
         lent, pending = trie.credit_G[node], trie.pending_G[node]
-        if lent != 0.0 or pending != 0.0:
+        bonus_V -= lent
+        if pending != 0.0:
             for token in range(num_tokens):
-                kept = pending if trie.begins_V[min(token, len(trie.begins_V) - 1)] else 0.0
-                bonus_V[token] = bonus_V[token] - lent + kept
-        bonus_V[BLANK_ID] = 0.0
-    return bonus_SV
+                if trie.begins_V[min(token, len(trie.begins_V) - 1)]:
+                    bonus_V[token] += pending
+        bonus_V[BLANK_ID], owes_SV[s, BLANK_ID] = 0.0, owes_G[node]
+    return bonus_SV, owes_SV
 
 
 @compiled
@@ -359,13 +376,17 @@ def _target(node, token, trie):
 
 
 @compiled
-def _best_first(totals_S, acoustic_SV, bonus_SV, beam):
-    """Places s V + v whose sum lies within `beam` of the best, the best first, equal ones in the order of places."""
+def _best_first(totals_S, acoustic_SV, bonus_SV, owes_SV, beam):
+    """Places s V + v whose sum lies within `beam` of the best that owes nothing, or above it; the best first, equal ones
+    in the order of places.
+    """
     num_states, num_tokens = acoustic_SV.shape
-    total_X = np.empty(num_states * num_tokens, np.float64)
+    total_X, best = np.empty(num_states * num_tokens, np.float64), -np.inf
     for s in range(num_states):
         for token in range(num_tokens):
             total = totals_S[s] + acoustic_SV[s, token] + bonus_SV[s, token]
             total_X[s * num_tokens + token] = total
-    flat_X = np.flatnonzero(total_X >= total_X.max() - beam)
+            if total > best and not owes_SV[s, token]:
+                best = total
+    flat_X = np.flatnonzero(total_X >= best - beam)
     return flat_X[np.argsort(-total_X[flat_X], kind="mergesort")]

@@ -71,12 +71,8 @@ def encode(features_BNF, state_B2LD, nameless_weights):
 @compiled
 def predict(context_2, weights):
     """The predictor's part of the joiner's sum (J,) after the last two tokens."""
-    width = weights.embedding_VP.shape[1]
-    embedded_C = np.empty(2 * width, np.float32)
-    embedded_C[:width] = weights.embedding_VP[context_2[0]]
-    embedded_C[width:] = weights.embedding_VP[context_2[1]]
-    mixed_P = tanh(product(weights.mix, embedded_C) + weights.mix_bias_P)
-    return product(weights.predictor_projection, mixed_P)
+    older_P, newer_P = weights.mixed_2VP[0, context_2[0]], weights.mixed_2VP[1, context_2[1]]
+    return product(weights.predictor_projection, tanh(older_P + newer_P))
 
 
 @compiled

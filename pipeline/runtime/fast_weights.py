@@ -58,13 +58,11 @@ class EncoderWeights(NamedTuple):
 
 
 class SearchWeights(NamedTuple):
-    """Predictor and joiner."""
+    """Predictor and joiner. `mixed_2VP`: what an older and a newer token add to the mix, its bias in the newer one's."""
 
     encoder_projection: Matrix
     encoder_projection_bias_J: np.ndarray
-    embedding_VP: np.ndarray
-    mix: Matrix
-    mix_bias_P: np.ndarray
+    mixed_2VP: np.ndarray
     predictor_projection: Matrix
     output: Matrix
     output_bias_V: np.ndarray
@@ -143,7 +141,6 @@ def _weights(config: EncoderConfig, contents: Contents) -> Weights:
     kernels = [_kernel(coded[f"encoder.convolutions.{i}.weight"]) for i in range(len(sizes))]
     biases = [vector(f"encoder.convolutions.{i}.bias") for i in range(len(sizes))]
     none = np.zeros(0, np.float32)
-    embedding = coded["predictor.embedding.weight"]
     encoder = EncoderWeights(
         statistics_2F=np.stack([vector("feature_mean_F"), vector("feature_scale_F")]),
         convolutions=ConvolutionWeights(
@@ -164,14 +161,21 @@ def _weights(config: EncoderConfig, contents: Contents) -> Weights:
     search = SearchWeights(
         encoder_projection=matrix("joiner.encoder_projection"),
         encoder_projection_bias_J=vector("joiner.encoder_projection.bias"),
-        embedding_VP=_floats(embedding),
-        mix=matrix("predictor.mix"),
-        mix_bias_P=vector("predictor.mix.bias"),
+        mixed_2VP=_mixed(
+            _floats(coded["predictor.embedding.weight"]),
+            _floats(coded["predictor.mix.weight"]),
+            vector("predictor.mix.bias"),
+        ),
         predictor_projection=matrix("joiner.predictor_projection"),
         output=matrix("joiner.output"),
         output_bias_V=vector("joiner.output.bias"),
     )
     return Weights(encoder, search)
+
+
+def _mixed(embedding_VP: np.ndarray, mix_PC: np.ndarray, bias_P: np.ndarray) -> np.ndarray:
+    older_PP, newer_PP = np.split(mix_PC, 2, axis=1)
+    return np.stack([embedding_VP @ older_PP.T, embedding_VP @ newer_PP.T + bias_P])
 
 
 def _floats(item: Coded) -> np.ndarray:
