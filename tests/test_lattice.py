@@ -155,15 +155,15 @@ def test_chunked_equals_whole_and_states_are_left_alone(chunks):
 
 @pytest.mark.parametrize("bias", [None, Pairs()], ids=["plain", "biased"])
 @pytest.mark.parametrize(
-    "config", [BeamConfig(3, inf, 1), BeamConfig(50, 3.0), BeamConfig(5, 4.0, 2), BeamConfig(2, 4.0, 0)], ids=str
+    "config",
+    [BeamConfig(3, inf, 1), BeamConfig(50, 3.0), BeamConfig(5, 4.0, 2), BeamConfig(2, 4.0, 0)],
+    ids=str,
 )
 def test_pruned_search_against_its_slow_twin(config, bias):
     model, encoded_TD = tiny(6), encoded(15)
     search = BeamSearch(model, config, bias)
     state = search.initial()
-    for t, (scores, num_arcs) in enumerate(
-        slow.beam_search(model, encoded_TD, config, bias)
-    ):
+    for t, (scores, num_arcs) in enumerate(slow.beam_search(model, encoded_TD, config, bias)):
         state = search.advance(state, encoded_TD[t : t + 1])
         assert dict(zip(state.keys, state.totals, strict=True)) == pytest.approx(scores, abs=1e-3)
         assert len(state.frames[-1]) == num_arcs

@@ -100,7 +100,7 @@ class BeamSearch:
         owes_SV = np.stack([biased[key.node].owes_V for key in state.keys])
         totals_SV = np.array(state.totals)[:, None] + acoustic_SV + bonus_SV
 
-        best = totals_SV.max(where=~owes_SV, initial=-np.inf)  # blank after the best state that owes nothing, or better
+        best = totals_SV.max(where=~owes_SV, initial=-np.inf)
         flat_X = np.flatnonzero(totals_SV >= best - self.config.beam)
         best_first_X = flat_X[np.argsort(-totals_SV.ravel()[flat_X], kind="stable")]
         kept: dict[Key, int] = {}

@@ -44,7 +44,7 @@ class BeamConfig:
 
     num_states: int = 16
     beam: float = 6.0
-    num_owing: int = 16
+    num_owing: int = 8
 
     def __post_init__(self):
         if self.num_states < 1 or self.num_owing < 0 or not self.beam >= 0:

@@ -205,7 +205,9 @@ def _frame(
                 predicted_KJ[target] = predicted_SJ[source]
             else:
                 same = 0
-                while same < len(contexts_S2) and (contexts_S2[same, 1] != newer or contexts_S2[same, 0] != older):
+                while same < len(contexts_S2) and (
+                    contexts_S2[same, 1] != newer or contexts_S2[same, 0] != older
+                ):
                     same += 1
                 if same < len(contexts_S2):
                     predicted_KJ[target] = predicted_SJ[same]
@@ -377,8 +379,9 @@ def _target(node, token, trie):
 
 @compiled
 def _best_first(totals_S, acoustic_SV, bonus_SV, owes_SV, beam):
-    """Places s V + v whose sum lies within `beam` of the best that owes nothing, or above it; the best first, equal ones
-    in the order of places.
+    """Places s V + v whose sum lies within `beam` of the best that owes nothing, or above it.
+
+    The best first, equal ones in the order of places.
     """
     num_states, num_tokens = acoustic_SV.shape
     total_X, best = np.empty(num_states * num_tokens, np.float64), -np.inf

@@ -58,7 +58,7 @@ class EncoderWeights(NamedTuple):
 
 
 class SearchWeights(NamedTuple):
-    """Predictor and joiner. `mixed_2VP`: what an older and a newer token add to the mix, its bias in the newer one's."""
+    """Predictor and joiner. `mixed_2VP`: what an older and a newer token add to the mix; its bias is in the latter."""
 
     encoder_projection: Matrix
     encoder_projection_bias_J: np.ndarray

@@ -2,7 +2,7 @@
 
 Run:    dvc repro label                   Toy: make smoke
 Reads:  data/prepare, data/{teacher,lexicon}  Writes: data/label/targets (shards)
-Cost:   about a minute for 18 hours on 2 cores; a killed run goes on at its last shard
+Cost:   a minute and a half for 30 hours on 2 cores; a killed run goes on at its last shard
 """
 
 from pathlib import Path
