@@ -201,18 +201,11 @@ def _frame(
             contexts_K2[target, 0], contexts_K2[target, 1] = older, newer
             nodes_K[target], words_K[target] = node, word
             is_last_V[newer] = True
-            if token == BLANK_ID:
-                predicted_KJ[target] = predicted_SJ[source]
-            else:
-                same = 0
-                while same < len(contexts_S2) and (
-                    contexts_S2[same, 1] != newer or contexts_S2[same, 0] != older
-                ):
-                    same += 1
-                if same < len(contexts_S2):
-                    predicted_KJ[target] = predicted_SJ[same]
-                else:
-                    predicted_KJ[target] = predict(contexts_K2[target], weights)
+            same = _first_with(older, newer, contexts_S2)
+            if same < len(contexts_S2):
+                predicted_KJ[target] = predicted_SJ[same]
+            else:  # costs more than all else about a new state
+                predicted_KJ[target] = predict(contexts_K2[target], weights)
             # The first to arrive is the best.
             totals_K[target] = totals_S[source] + acoustic_SV[source, token] + bonus_SV[source, token]
             num_kept += 1
@@ -251,18 +244,26 @@ def _named(nameless_weights):
 
 
 @compiled
+def _first_with(older, newer, contexts_S2):
+    """The first state after these two tokens, S where there is none."""
+    s = 0
+    while s < len(contexts_S2) and (contexts_S2[s, 1] != newer or contexts_S2[s, 0] != older):
+        s += 1
+    return s
+
+
+@compiled
 def _acoustic(encoded_D, contexts_S2, predicted_SJ, weights):
     """log P(token | frame, context) in nats (S, V); states that differ in the bias alone share a row's work."""
     num_states, width = predicted_SJ.shape
     projected_J = product(weights.encoder_projection, encoded_D) + weights.encoder_projection_bias_J
     row_S, hidden_CJ, num_rows = np.empty(num_states, np.int64), np.empty((num_states, width), np.float32), 0
     for s in range(num_states):
-        row_S[s] = num_rows
-        for earlier in range(s):
-            if contexts_S2[earlier, 0] == contexts_S2[s, 0] and contexts_S2[earlier, 1] == contexts_S2[s, 1]:
-                row_S[s] = row_S[earlier]
-                break
-        if row_S[s] == num_rows:
+        earlier = _first_with(contexts_S2[s, 0], contexts_S2[s, 1], contexts_S2)
+        if earlier < s:
+            row_S[s] = row_S[earlier]
+        else:
+            row_S[s] = num_rows
             hidden_CJ[num_rows] = tanh(projected_J + predicted_SJ[s])
             num_rows += 1
     log_prob_CV = product_many(weights.output, hidden_CJ[:num_rows]) + weights.output_bias_V
@@ -276,19 +277,16 @@ def _acoustic(encoded_D, contexts_S2, predicted_SJ, weights):
 
 @compiled
 def _bonuses(nodes_S, num_tokens, trie):
-    """What each token earns after each node (S, V), that of the root's arcs, then those of the node's own; and whether
-    the node that it leads to owes (S, V).
-    """
+    """What each token earns after each node (S, V), and whether the node that it leads to owes (S, V)."""
     stride = len(trie.root_targets)
     bonus_SV = np.zeros((len(nodes_S), num_tokens), np.float64)
     owes_SV = np.zeros((len(nodes_S), num_tokens), np.bool_)
     if len(trie.credit_G) == 1:
         return bonus_SV, owes_SV  # no phrases
-    owes_G = trie.credit_G > trie.pending_G
     credit_V, root_owes_V = np.empty(num_tokens, np.float64), np.empty(num_tokens, np.bool_)
     for token in range(num_tokens):
         target = trie.root_targets[min(token, stride - 1)]
-        credit_V[token], root_owes_V[token] = trie.credit_G[target], owes_G[target]
+        credit_V[token], root_owes_V[token] = trie.credit_G[target], _owes(target, trie)
     for s in range(len(nodes_S)):
         node, bonus_V = nodes_S[s], bonus_SV[s]
         bonus_V[:], owes_SV[s, :] = credit_V, root_owes_V
@@ -296,7 +294,7 @@ def _bonuses(nodes_S, num_tokens, trie):
         while trie.keys_A[arc] < (node + 1) * stride:
             token, target = trie.keys_A[arc] - node * stride, trie.targets_A[arc]
             if token < num_tokens:
-                bonus_V[token], owes_SV[s, token] = trie.credit_G[target], owes_G[target]
+                bonus_V[token], owes_SV[s, token] = trie.credit_G[target], _owes(target, trie)
             arc += 1
         lent, pending = trie.credit_G[node], trie.pending_G[node]
         bonus_V -= lent
@@ -304,7 +302,7 @@ def _bonuses(nodes_S, num_tokens, trie):
             for token in range(num_tokens):
                 if trie.begins_V[min(token, len(trie.begins_V) - 1)]:
                     bonus_V[token] += pending
-        bonus_V[BLANK_ID], owes_SV[s, BLANK_ID] = 0.0, owes_G[node]
+        bonus_V[BLANK_ID], owes_SV[s, BLANK_ID] = 0.0, _owes(node, trie)
     return bonus_SV, owes_SV
 
 
@@ -359,6 +357,12 @@ def _word_target(word, token, words):
     arc = first + np.searchsorted(words.tokens_A[first:last], token)
     known = arc < last and words.tokens_A[arc] == token
     return history * num_places + (words.targets_A[arc] if known else num_places - 1)
+
+
+@compiled
+def _owes(node, trie):
+    """Whether `node` holds credit of a phrase that is not finished."""
+    return trie.credit_G[node] > trie.pending_G[node]
 
 
 @compiled
