@@ -97,6 +97,7 @@ class LabelParams:
     shard_size: int
     batch_seconds: float
     min_confidence_quantile: float
+    precision: Literal["auto", "bf16", "fp32"]
 
 
 @dataclass(frozen=True)

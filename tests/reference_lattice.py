@@ -35,13 +35,19 @@ def beam_search(model, encoded_TD, config, bias=None):
                 after, bonus = bias.step(node, token) if bias and token else (node, 0.0)
                 to = ((context[1], token), after) if token else (context, node)
                 steps.append((score + log_prob + bonus, to))
-        owing = {to for _, to in steps if bias and bias.owes(to[1])}
+        unfinished = {to: bias.unfinished(to[1]) if bias else None for _, to in steps}
+        owing = {to for to, place in unfinished.items() if place is not None}
         worst = max(score for score, to in steps if to not in owing) - config.beam
         steps = [step for step in steps if step[0] >= worst]
         best = {to: max(score for score, other in steps if other == to) for _, to in steps}
         best_first = sorted(best, key=best.get, reverse=True)
         kept = [to for to in best_first if to not in owing][: config.num_states]
-        kept += [to for to in best_first if to in owing][: config.num_owing]
+        begun = []
+        for to in best_first:
+            alike = [other for other in begun if unfinished[other] == unfinished[to]]
+            if to in owing and len(alike) < config.num_alike:
+                begun.append(to)
+        kept += begun[: config.num_owing]
         scores = {to: best[to] for to in kept}
         frames.append((scores, sum(to in scores for _, to in steps)))
     return frames

@@ -64,7 +64,7 @@ def test_a_phrase_counts_only_where_its_last_word_ends(phrases, prefixes, begins
     worths = with_prefixes(phrases, prefixes)
     assert total(trie, sequence) == earned(spoken(sequence), worths, frozenset(begins))
     assert trie.final(trie.start()) == 0 and (trie.credit_G >= trie.pending_G).all()
-    assert all(trie.owes(node) == (trie.final(node) < 0) for node in range(trie.num_nodes))
+    assert all((trie.unfinished(node) == node) == (trie.final(node) < 0) for node in range(trie.num_nodes))
 
 
 @given(PHRASES, st.floats(0.01, 10, allow_subnormal=False), SEQUENCE)

@@ -19,7 +19,7 @@ from pipeline.decoding.lexicon import Lexicon, LexiconWeights
 from pipeline.decoding.search import BeamConfig
 from pipeline.decoding.token_lattice import best_tokens
 from pipeline.runtime import fast_endpoint, fast_step
-from pipeline.runtime.fast_beam import FastBeamSearch
+from pipeline.runtime.fast_beam import FastBeamSearch, Memo
 from pipeline.runtime.fast_weights import Matrix, weights_of
 from pipeline.runtime.kernels import kernels_of
 from pipeline.runtime.torch_kernels import TorchKernels
@@ -96,16 +96,17 @@ def nodes_of(key, bias, lexicon):
     seed=st.integers(0, 10_000),
     num_states=st.integers(1, 12),
     num_owing=st.integers(0, 12),
+    num_alike=st.integers(1, 4),
     beam=st.sampled_from([0.5, 2.0, 5.0, 10.0, np.inf]),
     bias=st.one_of(st.none(), phrases.map(BiasTrie.build), tries),
     lexicon=st.one_of(st.none(), lexicons(), lexicons()),
     scale=st.sampled_from([0.3, 1.0, 3.0]),
 )
 def test_states_and_arcs_are_the_references(
-    packed, fast_kernels, seed, num_states, num_owing, beam, bias, lexicon, scale
+    packed, fast_kernels, seed, num_states, num_owing, num_alike, beam, bias, lexicon, scale
 ):
     """Until two sums are so near each other that rounding decides which is better, or what the beam drops."""
-    config = BeamConfig(num_states, beam, num_owing)
+    config = BeamConfig(num_states, beam, num_owing, num_alike)
     slow, fast = (kernels.search(config, bias, lexicon) for kernels in (TorchKernels(packed), fast_kernels))
     assert isinstance(slow, BeamSearch) and isinstance(fast, FastBeamSearch)
     check_equal(slow, fast, encoded(8, seed, scale))
@@ -152,12 +153,12 @@ def check_equal(slow, fast, encoded_TD):
 def is_close_call(search, before, encoded_1D):
     """Whether two states after the frame are equally good within rounding, or an arc lies on the beam's edge."""
     limits = search.config
-    wider = BeamConfig(limits.num_states + 1, limits.beam + 1e-3, limits.num_owing + 1)
+    wider = BeamConfig(limits.num_states + 1, limits.beam + 1e-3, limits.num_owing + 1, limits.num_alike + 1)
     after = dataclasses.replace(search, config=wider).advance(before, encoded_1D)
     best = next(
         total
         for key, total in zip(after.keys, after.totals, strict=True)
-        if not (search.bias and search.bias.owes(key.node))
+        if not search.bias or search.bias.unfinished(key.node) is None
     )
     below = best - np.array(
         [before.totals[arc.source] + arc.acoustic + arc.bonus for arc in after.frames[-1]]
@@ -174,10 +175,21 @@ def test_what_phrases_lend_pushes_nothing_out_of_the_beam(weights, seed, score, 
     encoded_TD = encoded(10, seed, 0.5)
     best = {}
     for bias in (None, BiasTrie.build(phrases)):
-        search = FastBeamSearch(weights, BeamConfig(4, beam, num_owing=10_000), bias)
+        search = FastBeamSearch(weights, BeamConfig(4, beam, num_owing=10_000, num_alike=10_000), bias)
         state = search.advance(search.initial(), encoded_TD)
         best[bias is None] = (state.totals_S + search.finish(state).final_bonuses).max()
     assert best[False] >= best[True] - 1e-4
+
+
+@pytest.mark.parametrize("num_places", [1, 3])
+def test_what_a_memo_forgets_is_computed_again(weights, num_places):
+    bias = BiasTrie.build([([3, 4], 2.0), ([4, 5, 6], 1.0)])
+    memo = Memo.of(weights, num_places)
+    for seed in range(5):
+        searches = [FastBeamSearch(weights, BeamConfig(8), bias, None, each) for each in (memo, None)]
+        small, large = (found(search, encoded(12, seed)) for search in searches)
+        assert small == large
+    assert (memo.keys_N >= 0).all()
 
 
 @pytest.mark.parametrize("num_vectors", [1, 3, 4, 9])

@@ -138,6 +138,14 @@ def test_features_are_the_references(num_mel_bins):
     assert np.all(fast_fbank.log_mel(np.zeros(400, np.float32), 1, num_mel_bins) == np.log(fast_fbank.FLOOR))
 
 
+@given(st.lists(st.floats(-200, 80, width=32, allow_subnormal=False), min_size=1, max_size=70))
+def test_exponentials_and_their_sums_are_within_float_rounding(numbers):
+    x = np.array(numbers, np.float32)
+    exact = np.exp(x.astype(np.float64))
+    assert np.allclose(fast_step.exp(x), exact, rtol=2e-7, atol=2e-38)
+    assert fast_step.log_sum_exp(x) == pytest.approx(np.log(exact.sum()), rel=3e-7, abs=3e-6)
+
+
 def test_tanh_is_one_within_float_rounding():
     x = np.linspace(-20, 20, 10_001).astype(np.float32)
     assert np.abs(fast_step.tanh(x) - np.tanh(x.astype(np.float64))).max() < 3e-7

@@ -36,7 +36,7 @@ from tests import reference_lattice as slow
 
 TEXTS = ["", "▁a", "b", "▁"]
 OTHER_TEXTS = [["", "▁a", "▁b", "c"], ["", "", "▁a", "a"], ["", "a", "b", "ab"], ["", "▁", "", ""]]
-WIDE = BeamConfig(10_000, inf, 10_000)
+WIDE = BeamConfig(10_000, inf, 10_000, 10_000)
 
 
 def tiny(vocab_size: int, seed: int = 1, width: int = 5) -> Transducer:
@@ -71,8 +71,8 @@ class Pairs:
     def final(self, node):
         return -0.7 * node
 
-    def owes(self, node):
-        return node == 1
+    def unfinished(self, node):
+        return 1 if node == 1 else None
 
 
 def test_beam_of_one_is_greedy():
@@ -156,7 +156,13 @@ def test_chunked_equals_whole_and_states_are_left_alone(chunks):
 @pytest.mark.parametrize("bias", [None, Pairs()], ids=["plain", "biased"])
 @pytest.mark.parametrize(
     "config",
-    [BeamConfig(3, inf, 1), BeamConfig(50, 3.0), BeamConfig(5, 4.0, 2), BeamConfig(2, 4.0, 0)],
+    [
+        BeamConfig(3, inf, 1),
+        BeamConfig(50, 3.0),
+        BeamConfig(5, 4.0, 2),
+        BeamConfig(5, 4.0, 6, 1),
+        BeamConfig(2, 4.0, 0),
+    ],
     ids=str,
 )
 def test_pruned_search_against_its_slow_twin(config, bias):
@@ -178,7 +184,13 @@ def test_merged_states_keep_both_arcs():
 
 
 def test_limits_that_make_no_sense():
-    for limits in ({"num_states": 0}, {"num_owing": -1}, {"beam": -1.0}, {"beam": float("nan")}):
+    for limits in (
+        {"num_states": 0},
+        {"num_owing": -1},
+        {"num_alike": 0},
+        {"beam": -1.0},
+        {"beam": float("nan")},
+    ):
         with pytest.raises(ValueError, match="num_states"):
             BeamConfig(**limits)
 

@@ -22,9 +22,10 @@ from pipeline.features.fbank import FbankConfig
 from pipeline.losses.rnnt import label_log_probs
 from pipeline.models.transducer import build_transducer
 from pipeline.training.config import TrainerConfig
-from pipeline.training.fit import ClipGradients, lightning_precision
+from pipeline.training.fit import ClipGradients
 from pipeline.training.labelling import label_batch, label_pool
 from pipeline.training.objectives import StepView, objectives
+from pipeline.training.precision import lightning_precision
 from pipeline.training.task import TransducerTask
 from tests.conftest import ROOT
 
@@ -167,6 +168,17 @@ def test_labels_of_the_teacher(cuts_and_tokenizer):
     np.testing.assert_allclose(on_path, blank_1TU[0, range(frames), u_T], atol=2e-2)
     reached = labelled.lattice_2TU[1] != 0
     np.testing.assert_allclose(labelled.lattice_2TU[1][reached], label_1TU[0][reached], atol=2e-2)
+
+
+def test_labels_in_bfloat16_are_near_those_in_float32(cuts_and_tokenizer):
+    cuts, tokenizer = cuts_and_tokenizer
+    torch.manual_seed(0)
+    model = build_transducer({**SETTINGS, "num_mel_bins": 64, "vocab_size": tokenizer.vocab_size}).eval()
+    exact, rounded = (list(label_batch(model, tokenizer, cuts, 3, in_bf16=bf16)) for bf16 in (False, True))
+    for one, other in zip(exact, rounded, strict=True):
+        assert one.labels == other.labels and one.confidence != other.confidence
+        assert other.confidence == pytest.approx(one.confidence, rel=1e-2)
+        np.testing.assert_allclose(one.lattice_2TU, other.lattice_2TU, atol=0.1)
 
 
 def test_labelling_goes_on_where_it_was_killed(cuts_and_tokenizer, tmp_path):

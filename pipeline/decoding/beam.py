@@ -13,6 +13,7 @@ State goes in and out and is never changed in place; `finish` may be asked at an
 computed at a time, so that results do not depend, to the last bit, on how the frames were cut into chunks.
 """
 
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -37,11 +38,11 @@ class Key(NamedTuple):
 
 
 class BiasRow(NamedTuple):
-    """Where each of V tokens leads from a node, its bonus, and whether the target owes."""
+    """Where each of V tokens leads from a node, its bonus, and what is unfinished there."""
 
     nodes: tuple[Hashable, ...]
     bonus_V: np.ndarray
-    owes_V: np.ndarray
+    unfinished: tuple[Hashable | None, ...]
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class BeamSearch:
         acoustic_SV = log_probs_CV.double().cpu().numpy()[[contexts.index(key.context) for key in state.keys]]
         biased = self._with_biased(state, acoustic_SV.shape[1])
         bonus_SV = np.stack([biased[key.node].bonus_V for key in state.keys])
-        owes_SV = np.stack([biased[key.node].owes_V for key in state.keys])
+        unfinished_S = [biased[key.node].unfinished for key in state.keys]
+        owes_SV = np.array([[place is not None for place in unfinished] for unfinished in unfinished_S])
         totals_SV = np.array(state.totals)[:, None] + acoustic_SV + bonus_SV
 
         best = totals_SV.max(where=~owes_SV, initial=-np.inf)
@@ -105,17 +107,19 @@ class BeamSearch:
         best_first_X = flat_X[np.argsort(-totals_SV.ravel()[flat_X], kind="stable")]
         kept: dict[Key, int] = {}
         last_tokens, totals, arcs = {BLANK_ID}, [], []
+        alike: Counter[Hashable] = Counter()
         places = [self.config.num_states, self.config.num_owing]
         for flat in best_first_X.tolist():
             source, token = divmod(flat, totals_SV.shape[1])
-            owes = bool(owes_SV[source, token])
+            unfinished, owes = unfinished_S[source][token], bool(owes_SV[source, token])
             if not places[owes] and token not in last_tokens:
                 continue  # most candidates end here, at little cost
             key = _next_key(state.keys[source], token, biased)
             if key not in kept:
-                if not places[owes]:
+                if not places[owes] or (owes and alike[unfinished] == self.config.num_alike):
                     continue
                 places[owes] -= 1
+                alike[unfinished] += 1
                 kept[key] = len(kept)
                 last_tokens.add(key.context[-1])
                 totals.append(float(totals_SV[source, token]))  # the first to arrive is the best
@@ -144,13 +148,13 @@ class BeamSearch:
 
     def _row(self, node: Hashable, num_tokens: int) -> BiasRow:
         if self.bias is None:
-            return BiasRow((node,) * num_tokens, np.zeros(num_tokens), np.zeros(num_tokens, bool))
+            return BiasRow((node,) * num_tokens, np.zeros(num_tokens), (None,) * num_tokens)
         if isinstance(self.bias, RowBias):  # the same, all tokens at once
             nodes, bonus_V = self.bias.row(node, num_tokens)
         else:
             steps = [(node, 0.0)] + [self.bias.step(node, token) for token in range(1, num_tokens)]
             nodes, bonus_V = tuple(after for after, _ in steps), np.array([bonus for _, bonus in steps])
-        return BiasRow(nodes, bonus_V, np.array([self.bias.owes(after) for after in nodes]))
+        return BiasRow(nodes, bonus_V, tuple(map(self.bias.unfinished, nodes)))
 
 
 def _next_key(key: Key, token: int, biased: Mapping[Hashable, BiasRow]) -> Key:

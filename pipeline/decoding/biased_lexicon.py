@@ -32,5 +32,5 @@ class BiasedLexicon:
     def final(self, node: tuple[int, int]) -> float:
         return self.bias.final(node[0]) + self.lexicon.final(node[1])
 
-    def owes(self, node: tuple[int, int]) -> bool:
-        return self.bias.owes(node[0])
+    def unfinished(self, node: tuple[int, int]) -> int | None:
+        return self.bias.unfinished(node[0])

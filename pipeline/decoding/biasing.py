@@ -154,9 +154,9 @@ class BiasTrie:
         """`finals` of one node."""
         return float(self.finals(np.array(node)))
 
-    def owes(self, node: int) -> bool:
-        """Whether a node holds credit of a phrase that is not finished."""
-        return bool(self.credit_G[node] > self.pending_G[node])
+    def unfinished(self, node: int) -> int | None:
+        """The node itself where it holds credit of a phrase that is not finished, else None."""
+        return node if self.credit_G[node] > self.pending_G[node] else None
 
 
 def _checked(sequences: Sequence[Tokens], scores: Sequence[float], what: str) -> _Phrases:

@@ -183,9 +183,8 @@ class Lexicon:
         """`finals` of one node."""
         return float(self.finals(np.array([node]))[0])
 
-    def owes(self, node: int) -> bool:
-        """Never: what a word earns before its end it has earned."""
-        return False
+    def unfinished(self, node: int) -> None:
+        """Nothing: what a word earns before its end it has earned."""
 
     def earned(self, sentences: Sequence[Sequence[int]]) -> list[float]:
         """The sum of the bonuses of each token sequence, its end among them."""

@@ -3,6 +3,7 @@
 `decoding/beam.py` searches with torch and is the reference, `runtime/fast_beam.py` is compiled.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,8 +14,8 @@ class Bias(Protocol):
     """Credit for tokens (of phrases, of a lexicon), a walk over nodes (hashable, equal nodes have equal futures);
     bonuses in nats.
 
-    Blank neither moves nor earns. `final` takes back credit for phrases that the end cut off; a node `owes` where it
-    may be taken back.
+    Blank neither moves nor earns. `final` takes back credit for phrases that the end cut off; where that may happen,
+    `unfinished` tells the place within a phrase (the same for nodes that differ in something else), else None.
     """
 
     def start(self) -> Any: ...
@@ -23,7 +24,7 @@ class Bias(Protocol):
 
     def final(self, node: Any) -> float: ...
 
-    def owes(self, node: Any) -> bool: ...
+    def unfinished(self, node: Any) -> Hashable | None: ...
 
 
 @runtime_checkable
@@ -35,20 +36,24 @@ class RowBias(Bias, Protocol):
 
 @dataclass(frozen=True)
 class BeamConfig:
-    """`num_states`: kept after a frame; `num_owing`: kept beside, of those within a phrase; `beam`: nats below the best
-    beyond which states and arcs are dropped.
+    """`num_states`: kept after a frame; `num_owing`: kept beside, of those within a phrase, `num_alike` of them at one
+    place in it; `beam`: nats below the best beyond which states and arcs are dropped.
 
     What a phrase lends would else push out of the beam what was said, and be taken back when that is lost. So a list
-    never takes a place from a state that owes nothing, nor narrows the beam for it.
+    never takes a place from a state that owes nothing, nor narrows the beam for it. And of one name after many
+    histories the best few will do: the places are for different names.
     """
 
     num_states: int = 16
     beam: float = 6.0
-    num_owing: int = 8
+    num_owing: int = 16
+    num_alike: int = 2
 
     def __post_init__(self):
-        if self.num_states < 1 or self.num_owing < 0 or not self.beam >= 0:
-            raise ValueError("num_states must be at least 1, num_owing and beam no negative numbers")
+        if min(self.num_states, self.num_alike) < 1 or self.num_owing < 0 or not self.beam >= 0:
+            raise ValueError(
+                "num_states and num_alike must be at least 1, num_owing and beam no negative numbers"
+            )
 
 
 class Search(Protocol):

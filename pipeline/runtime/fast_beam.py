@@ -6,10 +6,10 @@
 
 The interface and, within float rounding, the numbers of `BeamSearch` (with a `BiasedLexicon` where bias and lexicon are
 both there), which is the reference; arcs and states come in the same order. A state carries what the predictor says
-after its tokens, so that nothing is cached. State goes in and out and is never changed in place.
+after its tokens. State goes in and out and is never changed in place.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import NamedTuple
 
@@ -19,36 +19,35 @@ from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.lexicon import Lexicon
 from pipeline.decoding.search import BeamConfig
 from pipeline.decoding.token_lattice import BLANK_ID, TokenArc, TokenLattice
-from pipeline.runtime.fast_step import compiled, predict, product, product_many, tanh
+from pipeline.runtime.fast_nodes import (
+    Trie,
+    Words,
+    bonuses,
+    costs,
+    final,
+    target_of,
+    word_final,
+    word_target,
+)
+from pipeline.runtime.fast_step import compiled, log_sum_exp, predict, product, product_many, tanh
 from pipeline.runtime.fast_weights import Matrix, SearchWeights, nameless
 from pipeline.runtime.tensors import CONTEXT_SIZE
 
 
-class Trie(NamedTuple):
-    """The arrays of a `BiasTrie`, as the compiled search reads them."""
+class Memo(NamedTuple):
+    """What the predictor said lately, N places of two tokens each: a name begun in one frame is begun in the next too.
 
-    keys_A: np.ndarray
-    targets_A: np.ndarray
-    root_targets: np.ndarray
-    credit_G: np.ndarray
-    pending_G: np.ndarray
-    begins_V: np.ndarray
+    Written by the compiled search, and no more than speed: who shares it finds what he would find alone.
+    """
 
+    keys_N: np.ndarray
+    predicted_NJ: np.ndarray
 
-class Words(NamedTuple):
-    """The arrays of a `Lexicon`, as the compiled search reads them."""
-
-    first_arc_G: np.ndarray
-    tokens_A: np.ndarray
-    targets_A: np.ndarray
-    class_G: np.ndarray
-    emission_G: np.ndarray
-    root_targets_V: np.ndarray
-    begins_V: np.ndarray
-    ahead_HG: np.ndarray
-    ends_HK: np.ndarray
-    newest_H: np.ndarray
-    next_KK: np.ndarray
+    @classmethod
+    def of(cls, weights: SearchWeights, num_places: int = 2048) -> "Memo":
+        """Empty; a released model's takes a megabyte."""
+        width = len(weights.predictor_projection.scale_R)
+        return cls(np.full(num_places, -1, np.int64), np.empty((num_places, width), np.float32))
 
 
 class FastBeamState(NamedTuple):
@@ -78,6 +77,7 @@ class FastBeamSearch:
     config: BeamConfig
     bias: BiasTrie | None = None
     lexicon: Lexicon | None = None
+    shared_memo: Memo | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         num_tokens = len(self.weights.output_bias_V)
@@ -95,6 +95,11 @@ class FastBeamSearch:
     def words(self) -> Lexicon:
         """The lexicon; without one, one that costs nothing."""
         return self.lexicon or Lexicon.free(len(self.weights.output_bias_V))
+
+    @cached_property
+    def memo(self) -> Memo:
+        """The shared one, or its own."""
+        return self.shared_memo or Memo.of(self.weights)
 
     @cached_property
     def nameless(self) -> tuple[tuple, tuple, tuple]:
@@ -119,8 +124,9 @@ class FastBeamSearch:
                 state.words_S,
                 state.predicted_SJ,
                 state.totals_S,
-                (self.config.num_states, self.config.num_owing),
+                (self.config.num_states, self.config.num_owing, self.config.num_alike),
                 self.config.beam,
+                self.memo,
                 *self.nameless,
             )
             arcs = tuple(map(TokenArc, *places_3A.tolist(), *scores_2A.tolist()))
@@ -152,19 +158,20 @@ def _frame(
     totals_S,
     limits,
     beam,
+    memo,
     nameless_trie,
     nameless_words,
     nameless_weights,
 ):
     """One frame -> (the arrays of the next `FastBeamState`, best, arcs (source, target, token), their two scores).
 
-    `limits`: how many states are kept that owe nothing, and how many that do.
+    `limits`: how many states are kept that owe nothing, how many that do, and of these with the same node.
     """
     trie, words = Trie(*nameless_trie), Words(*nameless_words)
     weights = _named(nameless_weights)
     acoustic_SV = _acoustic(encoded_D, contexts_S2, predicted_SJ, weights)
-    bonus_SV, owes_SV = _bonuses(nodes_S, acoustic_SV.shape[1], trie)
-    bonus_SV += _costs(words_S, acoustic_SV.shape[1], words)
+    bonus_SV, owes_SV = bonuses(nodes_S, acoustic_SV.shape[1], trie)
+    bonus_SV += costs(words_S, acoustic_SV.shape[1], words)
     flat_X = _best_first(totals_S, acoustic_SV, bonus_SV, owes_SV, beam)
     count, num_tokens = len(flat_X), acoustic_SV.shape[1]
     most = min(limits[0] + limits[1], count)
@@ -186,7 +193,7 @@ def _frame(
         node, word = nodes_S[source], words_S[source]
         if token != BLANK_ID:
             older, newer = newer, token
-            node, word = _target(node, token, trie), _word_target(word, token, words)
+            node, word = target_of(node, token, trie), word_target(word, token, words)
         target = 0
         while target < num_kept and (
             contexts_K2[target, 1] != newer
@@ -196,7 +203,7 @@ def _frame(
         ):
             target += 1
         if target == num_kept:
-            if full:
+            if full or (owes and np.sum(nodes_K[:num_kept] == node) >= limits[2]):
                 continue
             contexts_K2[target, 0], contexts_K2[target, 1] = older, newer
             nodes_K[target], words_K[target] = node, word
@@ -204,8 +211,8 @@ def _frame(
             same = _first_with(older, newer, contexts_S2)
             if same < len(contexts_S2):
                 predicted_KJ[target] = predicted_SJ[same]
-            else:  # costs more than all else about a new state
-                predicted_KJ[target] = predict(contexts_K2[target], weights)
+            else:
+                _remember(contexts_K2[target], predicted_KJ[target], memo, weights)
             # The first to arrive is the best.
             totals_K[target] = totals_S[source] + acoustic_SV[source, token] + bonus_SV[source, token]
             num_kept += 1
@@ -215,7 +222,7 @@ def _frame(
         num_arcs += 1
     best, highest = 0, -np.inf
     for k in range(num_kept):
-        total = totals_K[k] + (_final(nodes_K[k], trie) + _word_final(words_K[k], words))
+        total = totals_K[k] + (final(nodes_K[k], trie) + word_final(words_K[k], words))
         if total > highest:
             best, highest = k, total
     return (
@@ -228,6 +235,18 @@ def _frame(
         places_3X[:, :num_arcs],
         scores_2X[:, :num_arcs],
     )
+
+
+@compiled
+def _remember(context_2, predicted_J, memo, weights):
+    """`predict` into `predicted_J`, from the memo where it is there; it costs more than all else about a new state."""
+    keys_N, predicted_NJ = memo
+    key = context_2[0] * len(weights.output_bias_V) + context_2[1]
+    place = (31 * context_2[0] + context_2[1]) % len(keys_N)
+    if keys_N[place] != key:
+        keys_N[place] = key
+        predicted_NJ[place] = predict(context_2, weights)
+    predicted_J[:] = predicted_NJ[place]
 
 
 @compiled
@@ -268,117 +287,8 @@ def _acoustic(encoded_D, contexts_S2, predicted_SJ, weights):
             num_rows += 1
     log_prob_CV = product_many(weights.output, hidden_CJ[:num_rows]) + weights.output_bias_V
     for c in range(num_rows):
-        highest, total = log_prob_CV[c].max(), np.float32(0)
-        for logit in log_prob_CV[c]:
-            total += np.exp(logit - highest)
-        log_prob_CV[c] -= highest + np.log(total)
+        log_prob_CV[c] -= log_sum_exp(log_prob_CV[c])
     return log_prob_CV[row_S]
-
-
-@compiled
-def _bonuses(nodes_S, num_tokens, trie):
-    """What each token earns after each node (S, V), and whether the node that it leads to owes (S, V)."""
-    stride = len(trie.root_targets)
-    bonus_SV = np.zeros((len(nodes_S), num_tokens), np.float64)
-    owes_SV = np.zeros((len(nodes_S), num_tokens), np.bool_)
-    if len(trie.credit_G) == 1:
-        return bonus_SV, owes_SV  # no phrases
-    credit_V, root_owes_V = np.empty(num_tokens, np.float64), np.empty(num_tokens, np.bool_)
-    for token in range(num_tokens):
-        target = trie.root_targets[min(token, stride - 1)]
-        credit_V[token], root_owes_V[token] = trie.credit_G[target], _owes(target, trie)
-    for s in range(len(nodes_S)):
-        node, bonus_V = nodes_S[s], bonus_SV[s]
-        bonus_V[:], owes_SV[s, :] = credit_V, root_owes_V
-        arc = np.searchsorted(trie.keys_A, node * stride)
-        while trie.keys_A[arc] < (node + 1) * stride:
-            token, target = trie.keys_A[arc] - node * stride, trie.targets_A[arc]
-            if token < num_tokens:
-                bonus_V[token], owes_SV[s, token] = trie.credit_G[target], _owes(target, trie)
-            arc += 1
-        lent, pending = trie.credit_G[node], trie.pending_G[node]
-        bonus_V -= lent
-        if pending != 0.0:
-            for token in range(num_tokens):
-                if trie.begins_V[min(token, len(trie.begins_V) - 1)]:
-                    bonus_V[token] += pending
-        bonus_V[BLANK_ID], owes_SV[s, BLANK_ID] = 0.0, _owes(node, trie)
-    return bonus_SV, owes_SV
-
-
-@compiled
-def _costs(words_S, num_tokens, words):
-    """What each token earns after each node of the lexicon (S, V)."""
-    num_places = len(words.class_G)
-    unknown = num_places - 1
-    cost_SV = np.empty((len(words_S), num_tokens), np.float64)
-    for s in range(len(words_S)):
-        history, place, cost_V = words_S[s] // num_places, words_S[s] % num_places, cost_SV[s]
-        left, after = _word_ends(history, place, words)
-        here, ahead_G, begun_G = (
-            words.ahead_HG[history, place],
-            words.ahead_HG[history],
-            words.ahead_HG[after],
-        )
-        strays = 0.0 if place == unknown else np.float64(ahead_G[unknown]) - here
-        for token in range(num_tokens):
-            cost_V[token] = left + begun_G[words.root_targets_V[token]] if words.begins_V[token] else strays
-        for arc in range(words.first_arc_G[place], words.first_arc_G[place + 1]):
-            cost_V[words.tokens_A[arc]] = np.float64(ahead_G[words.targets_A[arc]]) - here
-        cost_V[BLANK_ID] = 0.0
-    return cost_SV
-
-
-@compiled
-def _word_ends(history, place, words):
-    """(bonus still due when the word at `place` ends, the history then)."""
-    if place == 0:
-        return 0.0, history  # no word yet
-    kind = words.class_G[place]
-    due = np.float64(words.ends_HK[history, kind]) + words.emission_G[place] - words.ahead_HG[history, place]
-    return due, words.next_KK[words.newest_H[history], kind]
-
-
-@compiled
-def _word_final(word, words):
-    """The last bonus of an utterance that ends at the lexicon's node `word`."""
-    left, after = _word_ends(word // len(words.class_G), word % len(words.class_G), words)
-    return left + words.ends_HK[after, 0]
-
-
-@compiled
-def _word_target(word, token, words):
-    """Where `token`, no blank, leads from the lexicon's node `word`."""
-    num_places = len(words.class_G)
-    history, place = word // num_places, word % num_places
-    if words.begins_V[token]:
-        return _word_ends(history, place, words)[1] * num_places + words.root_targets_V[token]
-    first, last = words.first_arc_G[place], words.first_arc_G[place + 1]
-    arc = first + np.searchsorted(words.tokens_A[first:last], token)
-    known = arc < last and words.tokens_A[arc] == token
-    return history * num_places + (words.targets_A[arc] if known else num_places - 1)
-
-
-@compiled
-def _owes(node, trie):
-    """Whether `node` holds credit of a phrase that is not finished."""
-    return trie.credit_G[node] > trie.pending_G[node]
-
-
-@compiled
-def _final(node, trie):
-    """What the end takes back after `node`."""
-    return trie.pending_G[node] - trie.credit_G[node]
-
-
-@compiled
-def _target(node, token, trie):
-    """Where `token`, no blank, leads from `node`."""
-    stride = len(trie.root_targets)
-    token = min(token, stride - 1)
-    key = node * stride + token
-    arc = np.searchsorted(trie.keys_A, key)
-    return trie.targets_A[arc] if trie.keys_A[arc] == key else trie.root_targets[token]
 
 
 @compiled

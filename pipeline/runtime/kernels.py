@@ -14,7 +14,7 @@ from pipeline.decoding.lexicon import Lexicon
 from pipeline.decoding.search import BeamConfig, Search
 from pipeline.runtime import fast_fbank, fast_step
 from pipeline.runtime.bundle import Packed
-from pipeline.runtime.fast_beam import FastBeamSearch
+from pipeline.runtime.fast_beam import FastBeamSearch, Memo
 from pipeline.runtime.fast_weights import Weights, nameless, weights_of
 
 
@@ -59,6 +59,7 @@ class FastKernels:
     def __init__(self, weights: Weights):
         self.weights, self.encoder = weights, nameless(weights.encoder)
         self.num_mel_bins = weights.encoder.statistics_2F.shape[1]
+        self.memo = Memo.of(weights.search)
 
     def fbank_state(self) -> fast_fbank.FbankState:
         return fast_fbank.initial_state()
@@ -87,4 +88,4 @@ class FastKernels:
         return np.zeros((0, state.shape[2]), np.float32)
 
     def search(self, config: BeamConfig, bias: BiasTrie | None, lexicon: Lexicon | None) -> FastBeamSearch:
-        return FastBeamSearch(self.weights.search, config, bias, lexicon)
+        return FastBeamSearch(self.weights.search, config, bias, lexicon, self.memo)

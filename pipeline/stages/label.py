@@ -2,7 +2,7 @@
 
 Run:    dvc repro label                   Toy: make smoke
 Reads:  data/prepare, data/{teacher,lexicon}  Writes: data/label/targets (shards)
-Cost:   a minute and a half for 30 hours on 2 cores; a killed run goes on at its last shard
+Cost:   a minute for 30 hours on 2 cores; a killed run goes on at its last shard
 """
 
 from pathlib import Path
@@ -14,6 +14,7 @@ from pipeline.params import load_params
 from pipeline.runtime.word_section import read_lexicon
 from pipeline.tracking import load_handoff, run_stage, start_run
 from pipeline.training.labelling import label_pool
+from pipeline.training.precision import takes_bf16
 from pipeline.training.recipe import PREPARED, load_model
 
 
@@ -34,6 +35,7 @@ def main() -> None:
             top_k=params.top_k,
             shard_size=params.shard_size,
             batch_seconds=params.batch_seconds,
+            in_bf16=takes_bf16(params.precision),
             lexicon=read_lexicon("data/lexicon/words.bin", tokenizer),
         )
         metrics = write_selection(folder, params.min_confidence_quantile)

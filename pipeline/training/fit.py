@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from pipeline.corpus.datamodule import SpeechDataModule
 from pipeline.training.config import TrainerConfig
+from pipeline.training.precision import lightning_precision
 from pipeline.training.task import TransducerTask
 
 
@@ -127,11 +128,3 @@ def fit(
     if trainer.interrupted:
         raise KeyboardInterrupt
     return curves
-
-
-def lightning_precision(precision: str) -> str:
-    """`auto` is bf16 where the processor multiplies bf16 (elsewhere it would be slower), else float32."""
-    if precision == "auto":
-        on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        precision = "bf16" if on_gpu or torch.cpu._is_avx512_bf16_supported() else "fp32"
-    return {"bf16": "bf16-mixed", "fp32": "32-true"}[precision]

@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from pipeline.corpus.batch import Batch
 from pipeline.corpus.tokenizer import Tokenizer
-from pipeline.decoding.batch_beam import beam_search
+from pipeline.decoding.greedy import greedy
 from pipeline.features.augment import SpecAugmentConfig, spec_augment
 from pipeline.features.perturb import PerturbConfig, Told, perturb, wrong_history
 from pipeline.models.transducer import Transducer
@@ -27,7 +27,7 @@ Objective = tuple[str, float, Callable[[StepView], Tensor]]
 
 
 class TransducerTask(pl.LightningModule):
-    """Logs `loss` and one `loss/<objective>` per epoch, and the dev set's WER (beam search) as `dev_wer`.
+    """Logs `loss` and one `loss/<objective>` per epoch, and the dev set's WER (greedy, for the curve) as `dev_wer`.
 
     With a compressor each step runs on `compressor.weights(model)`: masked, perhaps quantised.
     """
@@ -92,7 +92,7 @@ class TransducerTask(pl.LightningModule):
         (model,) = self._heard_by_dev
         inputs = (batch.features_BNF, batch.feature_lengths_B, batch.start_frames_B)
         encoded_BTD, frame_lengths_B = model.encode(*inputs)
-        paths = beam_search(model, encoded_BTD, frame_lengths_B)
+        paths = greedy(model, encoded_BTD, frame_lengths_B)
         for cut, result in zip(batch.utterances, paths, strict=True):
             reference = (cut.supervisions[0].text or "").split()
             found = kaldialign.edit_distance(reference, self.tokenizer.decode(result.tokens).split())

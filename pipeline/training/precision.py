@@ -1,0 +1,16 @@
+"""Float32, or bfloat16 where the processor multiplies it (elsewhere it would be slower)."""
+
+import torch
+
+
+def takes_bf16(precision: str) -> bool:
+    """Whether `precision` (auto, bf16 or fp32) means bfloat16 on this machine."""
+    if precision == "auto":
+        on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        return on_gpu or torch.cpu._is_avx512_bf16_supported()
+    return precision == "bf16"
+
+
+def lightning_precision(precision: str) -> str:
+    """What Lightning calls it; weights stay in float32."""
+    return "bf16-mixed" if takes_bf16(precision) else "32-true"
