@@ -61,6 +61,19 @@ def _log_probs(model, encoded_D, context, cache={}):  # noqa: B006 - a memo is t
     return cache[key]
 
 
+def all_arc_paths(tokens):
+    """[(score, arcs)] of every path through a token lattice, from state 0 to any end."""
+    paths = [(0.0, (), 0)]
+    for arcs in tokens.frames:
+        paths = [
+            (score + arc.acoustic + arc.bonus, (*before, arc), arc.target)
+            for score, before, state in paths
+            for arc in arcs
+            if arc.source == state
+        ]
+    return [(score + tokens.final_bonuses[state], arcs) for score, arcs, state in paths]
+
+
 def spell(symbols, texts):
     """The words of a symbol sequence."""
     return tuple("".join(texts[symbol] for symbol in symbols).replace("\u2581", " ").split())

@@ -17,7 +17,7 @@ from pipeline.decoding.endpoint_input import EndpointModelConfig
 from pipeline.decoding.endpoint_model import EndpointModel
 from pipeline.decoding.lexicon import Lexicon, LexiconWeights
 from pipeline.decoding.search import BeamConfig
-from pipeline.decoding.token_lattice import best_tokens
+from pipeline.decoding.token_lattice import best_tokens, near_best
 from pipeline.runtime import fast_endpoint, fast_step
 from pipeline.runtime.fast_beam import FastBeamSearch, Memo
 from pipeline.runtime.fast_weights import Matrix, weights_of
@@ -143,10 +143,12 @@ def check_equal(slow, fast, encoded_TD):
         final_S = ours.totals_S + fast.finish(ours).final_bonuses
         assert final_S[slow.best_state(expected)] == pytest.approx(final_S[fast.best_state(ours)], abs=1e-4)
         assert np.allclose(fast.finish(ours).final_bonuses, slow.finish(expected).final_bonuses)
-        arcs, others = (sorted(state.frames[-1]) for state in (ours, expected))
+        for beam in (0.0, 3.0, np.inf):
+            assert fast.lattice(ours, beam) == near_best(fast.finish(ours), beam)
+        arcs, others = (sorted(state.arcs) for state in (ours, expected))
         assert [arc[:3] for arc in arcs] == [arc[:3] for arc in others]
         assert np.allclose([arc[3:] for arc in arcs], [arc[3:] for arc in others], atol=1e-4)
-        firsts = [list(dict.fromkeys(arc.target for arc in state.frames[-1])) for state in (ours, expected)]
+        firsts = [list(dict.fromkeys(arc.target for arc in state.arcs)) for state in (ours, expected)]
         assert firsts[0] == firsts[1] == list(range(len(ours.totals_S)))
 
 
@@ -160,9 +162,7 @@ def is_close_call(search, before, encoded_1D):
         for key, total in zip(after.keys, after.totals, strict=True)
         if not search.bias or search.bias.unfinished(key.node) is None
     )
-    below = best - np.array(
-        [before.totals[arc.source] + arc.acoustic + arc.bonus for arc in after.frames[-1]]
-    )
+    below = best - np.array([before.totals[arc.source] + arc.acoustic + arc.bonus for arc in after.arcs])
     return min(-np.diff(after.totals), default=1) < 1e-3 or np.abs(below - limits.beam).min() < 1e-3
 
 

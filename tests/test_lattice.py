@@ -28,7 +28,7 @@ from pipeline.decoding.lattice_export import to_htk_slf, to_kaldi_compact, to_sv
 from pipeline.decoding.lattice_format import read_lattice, write_lattice
 from pipeline.decoding.oracle import oracle
 from pipeline.decoding.search import BeamConfig
-from pipeline.decoding.token_lattice import best_tokens
+from pipeline.decoding.token_lattice import best_tokens, near_best
 from pipeline.decoding.word_lattice import to_words
 from pipeline.errors import UserError
 from pipeline.models.transducer import Transducer, build_transducer
@@ -119,6 +119,24 @@ def test_word_lattice_holds_every_word_sequence_once_with_its_best_score(texts, 
         scores = {tuple(slow.path_words(arcs)): slow.path_score(arcs) for arcs in near}
         assert {words for words, score in expected.items() if score > best - beam + 1e-3} <= scores.keys()
         assert scores == pytest.approx({words: expected[words] for words in scores}, abs=1e-4)
+
+
+@pytest.mark.parametrize("beam", [0.0, 2.0, 5.0, inf])
+@pytest.mark.parametrize("bias", [None, Pairs()], ids=["plain", "biased"])
+def test_arcs_near_the_best_path_are_those_of_the_paths_near_it(bias, beam):
+    for seed in range(4):
+        tokens = searched(tiny(4, seed), encoded(4, seed), BeamConfig(5, 6.0), bias)
+        paths = slow.all_arc_paths(tokens)
+        best = max(score for score, _ in paths)
+        on_near_paths = {
+            (t, arc) for score, arcs in paths if score >= best - beam for t, arc in enumerate(arcs)
+        }
+        kept = {(t, arc) for t, arcs in enumerate(near_best(tokens, beam).frames) for arc in arcs}
+        assert on_near_paths == kept or beam == inf and on_near_paths <= kept
+        words = [to_words(each, TEXTS, beam) for each in (tokens, near_best(tokens, beam))]
+        scores = [{tuple(slow.path_words(a)): round(slow.path_score(a), 9) for a in slow.all_paths(w)} for w in words]
+        near = {text: score for text, score in scores[0].items() if score > best - beam + 1e-3}
+        assert near.items() <= scores[1].items()
 
 
 @pytest.mark.parametrize("max_nodes", [1, 10, 1000])

@@ -118,7 +118,7 @@ def test_blank_posteriors_are_those_of_the_search(tmp_path):
     state = search.initial()
     for t, encoded_D in enumerate(encoded_1TD[0]):
         state = search.advance(state, encoded_D[None])
-        kept = trail.blank_posterior(state.frames[-1], 0)
+        kept = trail.blank_posterior(state.arcs, 0)
         assert kept == pytest.approx(blank_T[t], abs=1e-5) or (t in result.frames and kept == 0)
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from pipeline.decoding.search import BeamConfig, Bias, RowBias
-from pipeline.decoding.token_lattice import BLANK_ID, TokenArc, TokenLattice
+from pipeline.decoding.token_lattice import BLANK_ID, TokenArc, TokenLattice, near_best
 from pipeline.models.predictor import CONTEXT_SIZE
 from pipeline.models.transducer import Transducer
 
@@ -54,6 +54,11 @@ class BeamState:
     frames: tuple[tuple[TokenArc, ...], ...] = ()
     predicted: Mapping[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
     biased: Mapping[Hashable, BiasRow] = field(default_factory=dict, repr=False)
+
+    @property
+    def arcs(self) -> tuple[TokenArc, ...]:
+        """Those of the last frame."""
+        return self.frames[-1]
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,10 @@ class BeamSearch:
         """The lattice of all frames so far; `state` stays usable."""
         bias = self.bias
         return TokenLattice(state.frames, tuple(bias.final(key.node) if bias else 0.0 for key in state.keys))
+
+    def lattice(self, state: BeamState, beam: float) -> TokenLattice:
+        """Of `finish`, the arcs on a path at most `beam` nats worse than the best."""
+        return near_best(self.finish(state), beam)
 
     def _frame(self, state: BeamState, encoded_1D: Tensor) -> BeamState:
         predicted = self._with_predicted(state)

@@ -12,7 +12,7 @@ from math import exp, inf, log
 from operator import itemgetter
 from typing import NamedTuple
 
-SLACK = 1e-4  # nats; rounding must not cost the best path
+from pipeline.decoding.token_lattice import SLACK
 
 
 class Arc(NamedTuple):

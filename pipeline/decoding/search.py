@@ -57,7 +57,7 @@ class BeamConfig:
 
 
 class Search(Protocol):
-    """A beam search over encoder frames (T, D). Its states tell `frames`: the arcs of each, best first."""
+    """A beam search over encoder frames (T, D). Its states tell `arcs`: those of the last frame, best first."""
 
     @property
     def bias(self) -> Bias | None: ...
@@ -69,3 +69,5 @@ class Search(Protocol):
     def best_state(self, state: Any) -> int: ...
 
     def finish(self, state: Any) -> TokenLattice: ...
+
+    def lattice(self, state: Any, beam: float) -> TokenLattice: ...

@@ -6,6 +6,7 @@ from math import inf
 from typing import NamedTuple
 
 BLANK_ID = 0
+SLACK = 1e-4  # nats; rounding must not cost the best path
 
 
 class TokenArc(NamedTuple):
@@ -59,6 +60,23 @@ def completions(lattice: TokenLattice) -> list[dict[int, float]]:
                 before[arc.source] = max(score, before.get(arc.source, -inf))
         scores.append(before)
     return scores[::-1]
+
+
+def near_best(lattice: TokenLattice, beam: float) -> TokenLattice:
+    """The arcs on a path at most `beam` nats worse than the best."""
+    after, before, frames = completions(lattice), {0: 0.0}, []
+    worst = after[0][0] - beam - SLACK
+    for arcs, completion in zip(lattice.frames, after[1:], strict=True):
+        reached: dict[int, float] = {}
+        kept = []
+        for arc in arcs:
+            score = before[arc.source] + arc.acoustic + arc.bonus
+            reached[arc.target] = max(score, reached.get(arc.target, -inf))
+            if score + completion.get(arc.target, -inf) >= worst:
+                kept.append(arc)
+        before = reached
+        frames.append(tuple(kept))
+    return TokenLattice(tuple(frames), lattice.final_bonuses)
 
 
 def best_tokens(lattice: TokenLattice) -> TokenPath:

@@ -13,8 +13,8 @@ from math import inf
 from typing import NamedTuple
 
 from pipeline.corpus.tokenizer import SPACE
-from pipeline.decoding.lattice import SLACK, Arc, Lattice, build, minimise
-from pipeline.decoding.token_lattice import TokenArc, TokenLattice, completions
+from pipeline.decoding.lattice import Arc, Lattice, build, minimise
+from pipeline.decoding.token_lattice import SLACK, TokenArc, TokenLattice, completions
 
 DECIMALS = 6  # sets whose scores agree so far are one node
 END = -1

@@ -19,6 +19,7 @@ from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.lexicon import Lexicon
 from pipeline.decoding.search import BeamConfig
 from pipeline.decoding.token_lattice import BLANK_ID, TokenArc, TokenLattice
+from pipeline.runtime.fast_lattice import FrameArcs, near_best
 from pipeline.runtime.fast_nodes import (
     Trie,
     Words,
@@ -54,7 +55,7 @@ class FastBeamState(NamedTuple):
     """S states, best first: last tokens, node of the bias, that of the lexicon, predictor's part of the joiner's sum,
     score + bonus.
 
-    `best`: the one that would win if the search ended now; `frames`: arcs so far.
+    `best`: the one that would win if the search ended now; `arcs`: of the last frame; `frames`: of all so far.
     """
 
     contexts_S2: np.ndarray
@@ -63,7 +64,8 @@ class FastBeamState(NamedTuple):
     predicted_SJ: np.ndarray
     totals_S: np.ndarray
     best: int = 0
-    frames: tuple[tuple[TokenArc, ...], ...] = ()
+    arcs: tuple[TokenArc, ...] = ()
+    frames: tuple[FrameArcs, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class FastBeamSearch:
     def advance(self, state: FastBeamState, encoded_TD: np.ndarray) -> FastBeamState:
         """The state after T more frames (float32) of one utterance (T may be 0)."""
         for encoded_D in encoded_TD:
-            *found, best, places_3A, scores_2A = _frame(
+            *states, best, places_3A, scores_2A = _frame(
                 encoded_D,
                 state.contexts_S2,
                 state.nodes_S,
@@ -129,8 +131,8 @@ class FastBeamSearch:
                 self.memo,
                 *self.nameless,
             )
-            arcs = tuple(map(TokenArc, *places_3A.tolist(), *scores_2A.tolist()))
-            state = FastBeamState(*found, best, (*state.frames, arcs))
+            arcs = FrameArcs(places_3A, scores_2A)
+            state = FastBeamState(*states, best, arcs.tokens(), (*state.frames, arcs))
         return state
 
     def best_state(self, state: FastBeamState) -> int:
@@ -139,8 +141,15 @@ class FastBeamSearch:
 
     def finish(self, state: FastBeamState) -> TokenLattice:
         """The lattice of all frames so far; `state` stays usable."""
-        finals_S = self.trie.finals(state.nodes_S) + self.words.finals(state.words_S)
-        return TokenLattice(state.frames, tuple(finals_S.tolist()))
+        frames = tuple(arcs.tokens() for arcs in state.frames)
+        return TokenLattice(frames, tuple(self._final_bonuses(state).tolist()))
+
+    def lattice(self, state: FastBeamState, beam: float) -> TokenLattice:
+        """Of `finish`, the arcs on a path at most `beam` nats worse than the best."""
+        return near_best(state.frames, self._final_bonuses(state), beam)
+
+    def _final_bonuses(self, state: FastBeamState) -> np.ndarray:
+        return self.trie.finals(state.nodes_S) + self.words.finals(state.words_S)
 
 
 @cache
@@ -232,8 +241,8 @@ def _frame(
         predicted_KJ[:num_kept].copy(),
         totals_K[:num_kept].copy(),
         best,
-        places_3X[:, :num_arcs],
-        scores_2X[:, :num_arcs],
+        places_3X[:, :num_arcs].copy(),
+        scores_2X[:, :num_arcs].copy(),
     )
 
 

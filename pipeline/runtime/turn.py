@@ -90,7 +90,7 @@ def search_frame(
 ) -> tuple[Turn, Heard]:
     """Search one frame; `frame` on the stream's clock, `spell`: token ids -> text."""
     beam = turn.search.advance(turn.beam, encoded_1D)
-    arcs, number = beam.frames[-1], frame - turn.first_frame
+    arcs, number = beam.arcs, frame - turn.first_frame
     trails = trail.extend(turn.trails, arcs, number)
     winner = turn.search.best_state(beam)
     best = trails[winner]
@@ -164,9 +164,8 @@ def _step(
     before = turn.endpoint
     endpoint, decisions = endpointer.step(before, score, frame, changed, thresholds)
     if decisions and turn.lattice is None:
-        found = to_words(
-            turn.search.finish(turn.settled), texts, beam=config.lattice_beam, max_nodes=config.lattice_nodes
-        )
+        tokens = turn.search.lattice(turn.settled, config.lattice_beam)
+        found = to_words(tokens, texts, beam=config.lattice_beam, max_nodes=config.lattice_nodes)
         turn = turn._replace(lattice=found)
     events, standing = events_of(decisions, turn.text, turn.lattice, turn.standing)
     if changed and not events:
