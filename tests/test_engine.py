@@ -217,7 +217,7 @@ def test_the_kept_best_path_is_that_of_the_whole_lattice(packed, seed, num_state
     state, trails = search.initial(), trail.START
     for t, encoded_D in enumerate(encoded_1TD[0]):
         state = search.advance(state, encoded_D[None])
-        trails = trail.extend(trails, state.arcs, t)
+        trails = trail.extend(trails, state.moves, t)
         best = trails[search.best_state(state)]
         slow = best_tokens(search.finish(state))
         assert trail.tokens_of(best) == slow.tokens

@@ -134,7 +134,10 @@ def test_arcs_near_the_best_path_are_those_of_the_paths_near_it(bias, beam):
         kept = {(t, arc) for t, arcs in enumerate(near_best(tokens, beam).frames) for arc in arcs}
         assert on_near_paths == kept or beam == inf and on_near_paths <= kept
         words = [to_words(each, TEXTS, beam) for each in (tokens, near_best(tokens, beam))]
-        scores = [{tuple(slow.path_words(a)): round(slow.path_score(a), 9) for a in slow.all_paths(w)} for w in words]
+        scores = [
+            {tuple(slow.path_words(a)): round(slow.path_score(a), 9) for a in slow.all_paths(w)}
+            for w in words
+        ]
         near = {text: score for text, score in scores[0].items() if score > best - beam + 1e-3}
         assert near.items() <= scores[1].items()
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.decoding import trail
 from pipeline.decoding.beam import BeamSearch
 from pipeline.decoding.greedy import greedy
 from pipeline.decoding.search import BeamConfig
@@ -118,7 +117,7 @@ def test_blank_posteriors_are_those_of_the_search(tmp_path):
     state = search.initial()
     for t, encoded_D in enumerate(encoded_1TD[0]):
         state = search.advance(state, encoded_D[None])
-        kept = trail.blank_posterior(state.arcs, 0)
+        kept = search.blank_posterior(state)
         assert kept == pytest.approx(blank_T[t], abs=1e-5) or (t in result.frames and kept == 0)
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from pipeline.decoding.search import BeamConfig, Bias, RowBias
 from pipeline.decoding.token_lattice import BLANK_ID, TokenArc, TokenLattice, near_best
+from pipeline.decoding.trail import blank_posterior, moves_of
 from pipeline.models.predictor import CONTEXT_SIZE
 from pipeline.models.transducer import Transducer
 
@@ -56,9 +57,9 @@ class BeamState:
     biased: Mapping[Hashable, BiasRow] = field(default_factory=dict, repr=False)
 
     @property
-    def arcs(self) -> tuple[TokenArc, ...]:
-        """Those of the last frame."""
-        return self.frames[-1]
+    def moves(self) -> list[tuple[int, int]]:
+        """(source, token) of the best arc into each state in the last frame."""
+        return moves_of(self.frames[-1])
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,10 @@ class BeamSearch:
         pairs = zip(state.keys, state.totals, strict=True)
         totals = [total + self.bias.final(key.node) for key, total in pairs]
         return totals.index(max(totals))
+
+    def blank_posterior(self, state: BeamState) -> float:
+        """See `trail.blank_posterior`, of the best state."""
+        return blank_posterior(state.frames[-1], self.best_state(state))
 
     def finish(self, state: BeamState) -> TokenLattice:
         """The lattice of all frames so far; `state` stays usable."""

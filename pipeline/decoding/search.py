@@ -46,7 +46,7 @@ class BeamConfig:
 
     num_states: int = 16
     beam: float = 6.0
-    num_owing: int = 16
+    num_owing: int = 12
     num_alike: int = 2
 
     def __post_init__(self):
@@ -57,7 +57,11 @@ class BeamConfig:
 
 
 class Search(Protocol):
-    """A beam search over encoder frames (T, D). Its states tell `arcs`: those of the last frame, best first."""
+    """A beam search over encoder frames (T, D). Its states tell `moves`: (source, token) of the
+    best arc into each in the last frame.
+
+    `blank_posterior`: P(blank) in that frame, after the context from which the best state came; 0 where it was pruned.
+    """
 
     @property
     def bias(self) -> Bias | None: ...
@@ -67,6 +71,8 @@ class Search(Protocol):
     def advance(self, state: Any, encoded_TD: Any) -> Any: ...
 
     def best_state(self, state: Any) -> int: ...
+
+    def blank_posterior(self, state: Any) -> float: ...
 
     def finish(self, state: Any) -> TokenLattice: ...
 

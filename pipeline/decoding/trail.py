@@ -1,10 +1,11 @@
 """The best path of a beam search so far, kept up frame by frame: what a partial result and an end-pointer ask for.
 
-A state's trail is that of the best arc into it, with the arc's token behind. Trails share their beginnings and blank
-gives a state the very trail of its source, so that a frame costs one look at each state and "nothing was said in this
-frame" is an identity. `token_lattice.best_tokens` of the finished search is the slow twin.
+A state's trail is that of the best arc into it (its move), with the arc's token behind. Trails share their beginnings
+and blank gives a state the very trail of its source, so that a frame costs one look at each state and "nothing was
+said in this frame" is an identity. `token_lattice.best_tokens` of the finished search is the slow twin.
 """
 
+from collections.abc import Iterable
 from math import exp
 from typing import NamedTuple, Optional
 
@@ -23,14 +24,22 @@ Trails = tuple[Trail | None, ...]  # of each state; None: no token yet
 START: Trails = (None,)
 
 
-def extend(trails: Trails, arcs: tuple[TokenArc, ...], frame: int) -> Trails:
-    """The trails after a frame whose arcs, the best first, these are."""
-    after: dict[int, Trail | None] = {}
+def extend(trails: Trails, moves: Iterable[tuple[int, int]], frame: int) -> Trails:
+    """The trails after a frame with these moves, (source, token) of each state."""
+    return tuple(
+        [
+            trails[source] if token == BLANK_ID else Trail(trails[source], token, frame)
+            for source, token in moves
+        ]
+    )
+
+
+def moves_of(arcs: Iterable[TokenArc]) -> list[tuple[int, int]]:
+    """(source, token) of the best arc into each state, out of a frame's arcs, the best first."""
+    first: dict[int, tuple[int, int]] = {}
     for arc in arcs:
-        if arc.target not in after:  # the first to arrive is the best
-            before = trails[arc.source]
-            after[arc.target] = before if arc.token == BLANK_ID else Trail(before, arc.token, frame)
-    return tuple(after[state] for state in range(len(after)))
+        first.setdefault(arc.target, (arc.source, arc.token))
+    return [first[state] for state in range(len(first))]
 
 
 def tokens_of(trail: Trail | None) -> list[int]:

@@ -9,6 +9,7 @@ both there), which is the reference; arcs and states come in the same order. A s
 after its tokens. State goes in and out and is never changed in place.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import NamedTuple
@@ -18,7 +19,7 @@ import numpy as np
 from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.lexicon import Lexicon
 from pipeline.decoding.search import BeamConfig
-from pipeline.decoding.token_lattice import BLANK_ID, TokenArc, TokenLattice
+from pipeline.decoding.token_lattice import BLANK_ID, TokenLattice
 from pipeline.runtime.fast_lattice import FrameArcs, near_best
 from pipeline.runtime.fast_nodes import (
     Trie,
@@ -55,7 +56,8 @@ class FastBeamState(NamedTuple):
     """S states, best first: last tokens, node of the bias, that of the lexicon, predictor's part of the joiner's sum,
     score + bonus.
 
-    `best`: the one that would win if the search ended now; `arcs`: of the last frame; `frames`: of all so far.
+    `best`: the one that would win if the search ended now; `moves_2S`: source and token of the best arc into each;
+    `blank`: P(blank) before the best; `frames`: arcs so far.
     """
 
     contexts_S2: np.ndarray
@@ -63,9 +65,15 @@ class FastBeamState(NamedTuple):
     words_S: np.ndarray
     predicted_SJ: np.ndarray
     totals_S: np.ndarray
+    moves_2S: np.ndarray
     best: int = 0
-    arcs: tuple[TokenArc, ...] = ()
+    blank: float = 0.0
     frames: tuple[FrameArcs, ...] = ()
+
+    @property
+    def moves(self) -> Iterable[tuple[int, int]]:
+        """(source, token) of the best arc into each state in the last frame."""
+        return zip(*self.moves_2S.tolist(), strict=True)
 
 
 @dataclass(frozen=True)
@@ -114,12 +122,14 @@ class FastBeamSearch:
         contexts_12 = np.zeros((1, CONTEXT_SIZE), np.int64)
         predicted_1J = predict(contexts_12[0], self.weights)[None]
         roots_1 = np.zeros(1, np.int64)
-        return FastBeamState(contexts_12, roots_1, roots_1, predicted_1J, np.zeros(1))
+        return FastBeamState(
+            contexts_12, roots_1, roots_1, predicted_1J, np.zeros(1), np.zeros((2, 1), np.int64)
+        )
 
     def advance(self, state: FastBeamState, encoded_TD: np.ndarray) -> FastBeamState:
         """The state after T more frames (float32) of one utterance (T may be 0)."""
         for encoded_D in encoded_TD:
-            *states, best, places_3A, scores_2A = _frame(
+            *states, best, blank, places_3A, scores_2A = _frame(
                 encoded_D,
                 state.contexts_S2,
                 state.nodes_S,
@@ -131,13 +141,16 @@ class FastBeamSearch:
                 self.memo,
                 *self.nameless,
             )
-            arcs = FrameArcs(places_3A, scores_2A)
-            state = FastBeamState(*states, best, arcs.tokens(), (*state.frames, arcs))
+            state = FastBeamState(*states, best, blank, (*state.frames, FrameArcs(places_3A, scores_2A)))
         return state
 
     def best_state(self, state: FastBeamState) -> int:
         """The state that would win if the search ended now, with what bias and lexicon take back."""
         return state.best
+
+    def blank_posterior(self, state: FastBeamState) -> float:
+        """P(blank) in the last frame, after the context from which the best state came; 0 where it was pruned."""
+        return state.blank
 
     def finish(self, state: FastBeamState) -> TokenLattice:
         """The lattice of all frames so far; `state` stays usable."""
@@ -172,7 +185,7 @@ def _frame(
     nameless_words,
     nameless_weights,
 ):
-    """One frame -> (the arrays of the next `FastBeamState`, best, arcs (source, target, token), their two scores).
+    """One frame -> (arrays of the next `FastBeamState`, best, blank, arcs (source, target, token), their two scores).
 
     `limits`: how many states are kept that owe nothing, how many that do, and of these with the same node.
     """
@@ -187,7 +200,8 @@ def _frame(
     contexts_K2 = np.empty((most, 2), np.int64)
     nodes_K, words_K = np.empty(most, np.int64), np.empty(most, np.int64)
     predicted_KJ = np.empty((most, predicted_SJ.shape[1]), np.float32)
-    totals_K = np.empty(most, np.float64)
+    totals_K, moves_2K = np.empty(most, np.float64), np.empty((2, most), np.int64)
+    has_blank_S = np.zeros(len(totals_S), np.bool_)
     places_3X, scores_2X = np.empty((3, count), np.int64), np.empty((2, count), np.float64)
     num_kept, num_owing, num_arcs = 0, 0, 0
     is_last_V = np.zeros(num_tokens, np.bool_)
@@ -223,24 +237,30 @@ def _frame(
             else:
                 _remember(contexts_K2[target], predicted_KJ[target], memo, weights)
             # The first to arrive is the best.
+            moves_2K[0, target], moves_2K[1, target] = source, token
             totals_K[target] = totals_S[source] + acoustic_SV[source, token] + bonus_SV[source, token]
             num_kept += 1
             num_owing += owes
         places_3X[0, num_arcs], places_3X[1, num_arcs], places_3X[2, num_arcs] = source, target, token
         scores_2X[0, num_arcs], scores_2X[1, num_arcs] = acoustic_SV[source, token], bonus_SV[source, token]
+        has_blank_S[source] |= token == BLANK_ID
         num_arcs += 1
     best, highest = 0, -np.inf
     for k in range(num_kept):
         total = totals_K[k] + (final(nodes_K[k], trie) + word_final(words_K[k], words))
         if total > highest:
             best, highest = k, total
+    came_from = moves_2K[0, best]
+    blank = min(1.0, np.exp(np.float64(acoustic_SV[came_from, BLANK_ID]))) if has_blank_S[came_from] else 0.0
     return (
         contexts_K2[:num_kept].copy(),
         nodes_K[:num_kept].copy(),
         words_K[:num_kept].copy(),
         predicted_KJ[:num_kept].copy(),
         totals_K[:num_kept].copy(),
+        moves_2K[:, :num_kept].copy(),
         best,
+        blank,
         places_3X[:, :num_arcs].copy(),
         scores_2X[:, :num_arcs].copy(),
     )

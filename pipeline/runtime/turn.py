@@ -90,16 +90,14 @@ def search_frame(
 ) -> tuple[Turn, Heard]:
     """Search one frame; `frame` on the stream's clock, `spell`: token ids -> text."""
     beam = turn.search.advance(turn.beam, encoded_1D)
-    arcs, number = beam.arcs, frame - turn.first_frame
-    trails = trail.extend(turn.trails, arcs, number)
-    winner = turn.search.best_state(beam)
-    best = trails[winner]
+    trails = trail.extend(turn.trails, beam.moves, frame - turn.first_frame)
+    best = trails[turn.search.best_state(beam)]
     text = turn.text if best is turn.best else spell(trail.tokens_of(best))
     changed = text != turn.text
     # The best path may change in the past, so the features are set from it instead of counted on.
     last_token_frame = best.frame if best else -1
     known = PauseState(turn.pause.num_frames, last_token_frame, len(text.split()), turn.pause.blanks)
-    pause_D, pause = pause_step(known, 0, 0, trail.blank_posterior(arcs, winner))
+    pause_D, pause = pause_step(known, 0, 0, turn.search.blank_posterior(beam))
     after = {"beam": beam, "trails": trails, "best": best, "text": text, "pause": pause}
     if changed or frame - turn.endpoint.quiet_since_frame <= settle_frames:
         after |= {"settled": beam, "lattice": None}
