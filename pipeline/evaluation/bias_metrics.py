@@ -27,7 +27,6 @@ from pipeline.runtime.phrases import PhraseBonus, bias_of, can_spell
 LISTS = ("0", "10", "100", "1000", "anti")
 CHOSEN_ON = ("100", "1000", "anti")
 Spoken = tuple[Sequence[np.ndarray], Sequence[MonoCut]]  # recordings, and their cuts
-MAX_RISE = 0.1  # percentage points of U-WER, and of the WER under a list of others' phrases
 
 
 def bias_pass(
@@ -91,55 +90,32 @@ def choose_bonus(
     size_costs: Sequence[float],
     seed: int,
 ) -> PhraseBonus:
-    """Of all pairs of a score and a size cost, the one under which lists of a dev set help most without harm.
-
-    Raises UserError where there is no pair.
-    """
+    """Of all pairs of a score and a size cost, the best on a dev set. Raises UserError where there is no pair."""
     lists = {name: lists_of(name, cuts, pool, seed) for name in CHOSEN_ON}
-    plain = decoded(engine, recordings, cuts, [None] * len(cuts))
-    before = {name: rates(_counted(plain, cuts, chosen)) for name, chosen in lists.items()}
     given = {name: spellable_words(engine, chosen) for name, chosen in lists.items()}
-    found: list[tuple[PhraseBonus, dict[str, dict[str, float]]]] = []
+    found: list[tuple[PhraseBonus, list[float]]] = []
     for score, size_cost in product(scores, size_costs):
-        bonus, after = PhraseBonus(score, size_cost), {}
+        bonus, wers = PhraseBonus(score, size_cost), []
         for name, chosen in lists.items():
             biases: list[BiasTrie | None] = [
                 bias_of(each, engine.packed.tokenizer, bonus, engine.packed.lexicon) for each in given[name]
             ]
-            after[name] = rates(_counted(decoded(engine, recordings, cuts, biases), cuts, chosen))
-        found.append((bonus, after))
+            table = _counted(decoded(engine, recordings, cuts, biases), cuts, chosen)
+            wers.append(wer_interval(table, seed, replicates=1).value)
+        found.append((bonus, wers))
     if not found:
         raise UserError(
             "stream.phrase_scores and stream.phrase_size_costs: each must have at least one number"
         )
-    return best_bonus(before, found)
+    return best_bonus(found)
 
 
-def best_bonus(
-    before: dict[str, dict[str, float]], found: Sequence[tuple[PhraseBonus, dict[str, dict[str, float]]]]
-) -> PhraseBonus:
-    """The lowest mean B-WER of the lists with an utterance's phrases, among the bonuses that do no harm: no list may
-    raise U-WER, nor the list of others' phrases WER, by more than MAX_RISE over `before`, which is the search without
-    a list, its words counted as under that list. Where each does harm, the one that does least.
+def best_bonus(found: Sequence[tuple[PhraseBonus, Sequence[float]]]) -> PhraseBonus:
+    """The lowest mean WER over lists with an utterance's phrases and one of others'.
+
+    So help and harm count alike: each for itself is a few words of a small set.
     """
-
-    def cost(after: dict[str, dict[str, float]]) -> tuple[float, float]:
-        rises = [after[name]["u_wer"] - before[name]["u_wer"] for name in before]
-        rises.append(after["anti"]["wer"] - before["anti"]["wer"])
-        harm = sum(max(0.0, rise - MAX_RISE) for rise in rises)
-        return harm, sum(after[name]["b_wer"] for name in before if name != "anti")
-
-    return min(found, key=lambda pair: cost(pair[1]))[0]
-
-
-def rates(table: pd.DataFrame) -> dict[str, float]:
-    """WER, U-WER and B-WER in percent of a table with biased counts."""
-    total = {key: int(table[key].sum()) for key in ("words", "u_errors", "b_errors", "u_words", "b_words")}
-    return {
-        "wer": 100 * (total["u_errors"] + total["b_errors"]) / max(1, total["words"]),
-        "u_wer": 100 * total["u_errors"] / max(1, total["u_words"]),
-        "b_wer": 100 * total["b_errors"] / max(1, total["b_words"]),
-    }
+    return min(found, key=lambda pair: float(np.mean(pair[1])))[0]
 
 
 def lists_of(name: str, cuts: Sequence[MonoCut], pool: Sequence[str], seed: int) -> list[BiasList]:
