@@ -39,11 +39,12 @@ class Key(NamedTuple):
 
 
 class BiasRow(NamedTuple):
-    """Where each of V tokens leads from a node, its bonus, and what is unfinished there."""
+    """Where each of V tokens leads from a node, its bonus, what is unfinished there, and whether anything is."""
 
     nodes: tuple[Hashable, ...]
     bonus_V: np.ndarray
     unfinished: tuple[Hashable | None, ...]
+    owes_V: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class BeamSearch:
         biased = self._with_biased(state, acoustic_SV.shape[1])
         bonus_SV = np.stack([biased[key.node].bonus_V for key in state.keys])
         unfinished_S = [biased[key.node].unfinished for key in state.keys]
-        owes_SV = np.array([[place is not None for place in unfinished] for unfinished in unfinished_S])
+        owes_SV = np.stack([biased[key.node].owes_V for key in state.keys])
         totals_SV = np.array(state.totals)[:, None] + acoustic_SV + bonus_SV
 
         best = totals_SV.max(where=~owes_SV, initial=-np.inf)
@@ -162,13 +163,15 @@ class BeamSearch:
 
     def _row(self, node: Hashable, num_tokens: int) -> BiasRow:
         if self.bias is None:
-            return BiasRow((node,) * num_tokens, np.zeros(num_tokens), (None,) * num_tokens)
+            none_V = np.zeros(num_tokens)
+            return BiasRow((node,) * num_tokens, none_V, (None,) * num_tokens, none_V.astype(bool))
         if isinstance(self.bias, RowBias):  # the same, all tokens at once
             nodes, bonus_V = self.bias.row(node, num_tokens)
         else:
             steps = [(node, 0.0)] + [self.bias.step(node, token) for token in range(1, num_tokens)]
             nodes, bonus_V = tuple(after for after, _ in steps), np.array([bonus for _, bonus in steps])
-        return BiasRow(nodes, bonus_V, tuple(map(self.bias.unfinished, nodes)))
+        unfinished = tuple(map(self.bias.unfinished, nodes))
+        return BiasRow(nodes, bonus_V, unfinished, np.array([place is not None for place in unfinished]))
 
 
 def _next_key(key: Key, token: int, biased: Mapping[Hashable, BiasRow]) -> Key:
