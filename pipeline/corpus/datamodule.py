@@ -63,7 +63,7 @@ def batches(
         shuffle=shuffle,
         seed=seed,
         sync_buckets=True,  # lhotse 1.33 loses the last partial batches of an epoch without it
-        buffer_size=50_000,
+        buffer_size=10_000,  # a bucket is shuffled for every batch that is drawn from it
         world_size=1,
         rank=0,
     )

@@ -173,8 +173,8 @@ def load_feature_matrix(cut: MonoCut) -> np.ndarray:
     return np.frombuffer(data, np.float16, offset=len(data) - 2 * shape[0] * shape[1]).reshape(shape)
 
 
-def _to_cut(utterance: Utterance, duration_s: float, hide_text: bool) -> MonoCut:
-    """The cut with one supervision over its whole length; its data lie in the archives."""
+def _cut_dict(utterance: Utterance, duration_s: float, hide_text: bool) -> dict:
+    """lhotse's cut with one supervision over its whole length; its data lie in the archives."""
     custom, text = dict(utterance.custom), utterance.text
     if hide_text and text is not None:
         custom["hidden_text"], text = text, None
@@ -194,7 +194,9 @@ def _to_cut(utterance: Utterance, duration_s: float, hide_text: bool) -> MonoCut
         custom=custom,
         alignment={"phone": phones} if phones and text is not None else None,
     )
-    return MonoCut(utterance.id, start=0.0, duration=duration_s, channel=0, supervisions=[supervision])
+    cut = MonoCut(utterance.id, start=0.0, duration=duration_s, channel=0)
+    # By itself, because a cut copies the items of its supervisions one by one: 0.6 ms.
+    return {**cut.to_dict(), "supervisions": [supervision.to_dict()]}
 
 
 def _features_manifest(name: str, duration_s: float, num_frames: int, num_mel_bins: int) -> Features:
@@ -236,7 +238,7 @@ def _render_record(item, render: Render, with_audio: bool, hide_text: bool, conf
     sums_2F = [features_NF.sum(0, dtype=np.float64), np.square(features_NF).sum(0, dtype=np.float64)]
     record = Record(
         id=utterance.id,
-        cut_json=json.dumps(_to_cut(utterance, duration_s, hide_text).to_dict(), ensure_ascii=False),
+        cut_json=json.dumps(_cut_dict(utterance, duration_s, hide_text), ensure_ascii=False),
         data={"features": features.getvalue()},
         manifests={"features": json.dumps(manifest.to_dict())},
         num_frames=num_frames,

@@ -153,8 +153,9 @@ def _resample(samples: np.ndarray) -> np.ndarray:
 def _trim(speech: Speech) -> Speech:
     """Without the silence that espeak puts around speech (below -50 dB of the peak)."""
     level_S = np.abs(speech.samples_S.astype(np.int32))
-    first, *_, last = np.flatnonzero(level_S > level_S.max() * 0.003)
-    phones = [(name, max(0, start - int(first))) for name, start in speech.phones if start <= last]
+    loud = np.flatnonzero(level_S > int(level_S.max() * 0.003))
+    first, last = int(loud[0]), int(loud[-1])
+    phones = [(name, max(0, start - first)) for name, start in speech.phones if start <= last]
     return Speech(speech.samples_S[first : last + 1], phones)
 
 

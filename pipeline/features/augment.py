@@ -36,10 +36,13 @@ class SpecAugmentConfig:
 def spec_augment(
     features_BNF: Tensor, feature_lengths_B: Tensor, config: SpecAugmentConfig, generator: torch.Generator
 ) -> Tensor:
-    """Masked copy of (B, N, F) features; frames past an utterance's length stay as they are.
+    """Masked copy of (B, N, F) features, or the features themselves where nothing is to be hidden; frames past an
+    utterance's length stay as they are.
 
     `generator` lives on the CPU: the same seed draws the same masks on every device.
     """
+    if not (config.num_frequency_masks or config.num_time_masks):
+        return features_BNF
     batch, num_frames, num_bins = features_BNF.shape
     lengths_B = feature_lengths_B.to("cpu", torch.float32)
     bins_B = torch.full_like(lengths_B, num_bins)

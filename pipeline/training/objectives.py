@@ -92,8 +92,8 @@ def lattice(step: StepView) -> Tensor:
 def best_path(step: StepView) -> Tensor:
     """KL to the teacher's top-k tokens along its best path, times T."""
     targets, outputs = step.batch.targets, step.outputs
-    output = (outputs.output_weight_VJ, outputs.output_bias_V)
-    inputs = (outputs.encoded_BTJ.float(), outputs.predicted_BUJ.float())
+    inputs = (outputs.encoded_BTJ, outputs.predicted_BUJ)
+    output = (value.to(inputs[0].dtype) for value in (outputs.output_weight_VJ, outputs.output_bias_V))
     logits_BTV = path_logits(targets.path_BT, *inputs, *output)
     kl_B = best_path_kl(logits_BTV, targets.topk_ids_BTK, targets.topk_log_probs_BTK, outputs.frame_lengths_B)
     return kl_B * outputs.frame_lengths_B
