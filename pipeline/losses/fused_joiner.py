@@ -3,7 +3,7 @@
 Only the nodes named by a mask are computed, packed into M rows: in a usual batch less than half of the T x
 U rectangles lies on a path. Rows are worked through a few utterances at a time, so that the buffers stay in
 the caches of a CPU. The hidden layer and the
-log-probabilities (M x (D + V)) are kept for the backward pass: computing them again made a step of B = 32,
+probabilities (M x (D + V)) are kept for the backward pass: computing them again made a step of B = 32,
 T = 36, U = 14, D = 192 on two cores 15 % (V = 128) to 20 % (V = 256) slower.
 
 Where both sides come in bfloat16 (a training under autocast), so do the factors of the three matrix products; the

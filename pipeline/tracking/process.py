@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pipeline.errors import UserError
 from pipeline.processes import die_with_driver
 
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-NO_ROOM_WORDS = ("no space left", "disk is full", "quota exceeded", "file too large")
 # A corpus is millions of objects that live as long as the stage: looking through them for rubbish again and again took
 # half of the time of reading it.
 COLLECT_SELDOM = (200_000, 50, 50)
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_ROOM_WORDS = ("no space left", "disk is full", "quota exceeded", "file too large")
 WRITE_FAILED_WORDS = ("failed writing file", "file write failed", "disk i/o error")
 
 
