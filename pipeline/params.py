@@ -72,7 +72,11 @@ class LexiconParams:
 
 
 @dataclass(frozen=True)
-class StudentParams:
+class ModelParams:
+    """`teacher` and `student`. `init_from`: the hand-off folder of another run's model, whose encoder this one begins
+    with.
+    """
+
     seed: int
     features: "FbankConfig"
     model: "TransducerConfig"
@@ -80,12 +84,6 @@ class StudentParams:
     augment: "SpecAugmentConfig"
     perturb: "PerturbConfig"
     trainer: "TrainerConfig"
-
-
-@dataclass(frozen=True)
-class TeacherParams(StudentParams):
-    """`init_from`: the hand-off folder of another run's model, whose encoder this one begins with."""
-
     init_from: str | None
 
 
@@ -173,8 +171,8 @@ class ReportParams:
 
 
 STAGE_TYPES: dict[str, type] = {
-    "prepare": PrepareParams, "lexicon": LexiconParams, "teacher": TeacherParams, "label": LabelParams,
-    "student": StudentParams, "sparsify": CompressParams, "qat": CompressParams, "pack": PackParams,
+    "prepare": PrepareParams, "lexicon": LexiconParams, "teacher": ModelParams, "label": LabelParams,
+    "student": ModelParams, "sparsify": CompressParams, "qat": CompressParams, "pack": PackParams,
     "evaluate": EvaluateParams, "report": ReportParams, "language_model": LanguageModelParams, "stream": StreamParams,
 }  # fmt: skip
 

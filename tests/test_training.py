@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
 from pipeline.corpus.batch import Batch
@@ -26,6 +27,7 @@ from pipeline.training.fit import ClipGradients
 from pipeline.training.labelling import label_batch, label_pool
 from pipeline.training.objectives import StepView, objectives
 from pipeline.training.precision import lightning_precision
+from pipeline.training.recipe import take_encoder
 from pipeline.training.task import TransducerTask
 from tests.conftest import ROOT
 
@@ -258,3 +260,20 @@ def test_denormals_are_flushed():
     code = "import pipeline.training, torch; print(float(torch.tensor([1e-30]) * torch.tensor([1e-10])))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert float(done.stdout) == 0.0
+
+
+def test_a_model_begins_with_the_encoder_of_another_run(tmp_path):
+    theirs, ours = (build_transducer({**SETTINGS, "vocab_size": size}) for size in (30, 12))
+    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+    take_encoder(ours, tmp_path, "student")
+    for name, tensor in ours.state_dict().items():
+        taken = name.startswith(("encoder.", "feature_"))
+        assert torch.equal(tensor, theirs.state_dict()[name] if taken else before[name]), name
+    wider = build_transducer({**SETTINGS, "encoder": {**SETTINGS["encoder"], "width": 56}})
+    with pytest.raises(UserError, match="student.init_from: .* has another encoder than student.model says"):
+        take_encoder(wider, tmp_path, "student")
+    with pytest.raises(
+        UserError, match="student.init_from: .* does not exist; name the data/student of a run"
+    ):
+        take_encoder(ours, tmp_path / "none", "student")

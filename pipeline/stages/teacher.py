@@ -16,7 +16,7 @@ def main() -> None:
         data = labelled_data(params.trainer.batch_seconds, params.seed)
         model = new_model(params.model, params.features.num_mel_bins, params.seed)
         if params.init_from:
-            take_encoder(model, params.init_from)
+            take_encoder(model, params.init_from, "teacher")
         curves, metrics = train(run, model, params, data)
         card = {"model": model.config.as_dict(), "tokenizer_hash": data.tokenizer.hash}
         run.hand_off(

@@ -37,20 +37,21 @@ def new_model(config: TransducerConfig, num_mel_bins: int, seed: int) -> Transdu
     return model
 
 
-def take_encoder(model: Transducer, folder: str | Path) -> None:
+def take_encoder(model: Transducer, folder: str | Path, stage: str) -> None:
     """Begin with the encoder (and its feature statistics) of a model that another run handed off.
 
-    Vocabularies may differ, encoders may not: raises UserError for a missing file or other names or shapes.
+    Vocabularies may differ, encoders may not: raises UserError, naming `stage`, for a missing file or other names or
+    shapes.
     """
     path = Path(folder) / "model.safetensors"
     if not path.is_file():
         raise UserError(
-            f"params.yaml: teacher.init_from: {path} does not exist; name the data/teacher of a run"
+            f"params.yaml: {stage}.init_from: {path} does not exist; name the data/{stage} of a run"
         )
     theirs = {name: t for name, t in load_file(path).items() if name.startswith(("encoder.", "feature_"))}
     ours = {name: t for name, t in model.state_dict().items() if name.startswith(("encoder.", "feature_"))}
     if {name: t.shape for name, t in theirs.items()} != {name: t.shape for name, t in ours.items()}:
-        raise UserError(f"params.yaml: teacher.init_from: {path} has another encoder than teacher.model says")
+        raise UserError(f"params.yaml: {stage}.init_from: {path} has another encoder than {stage}.model says")
     model.load_state_dict(theirs, strict=False)
 
 
