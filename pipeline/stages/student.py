@@ -7,16 +7,14 @@ Cost:   see seconds/student in data/student/metrics.json; some ten minutes on 2 
 
 from pipeline.params import load_params
 from pipeline.tracking import run_stage, start_run
-from pipeline.training.recipe import distillation_data, new_model, take_encoder, train
+from pipeline.training.recipe import distillation_data, new_model, train
 
 
 def main() -> None:
     params = load_params("student")
     with start_run("student", params, parents=["prepare", "teacher", "label"]) as run:
         data = distillation_data(params.trainer.batch_seconds, params.seed)
-        model = new_model(params.model, params.features.num_mel_bins, params.seed)
-        if params.init_from:
-            take_encoder(model, params.init_from, "student")
+        model = new_model("student", params)
         curves, metrics = train(run, model, params, data)
         card = {"model": model.config.as_dict(), "tokenizer_hash": data.tokenizer.hash}
         run.hand_off(

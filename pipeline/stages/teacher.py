@@ -7,16 +7,14 @@ Cost:   see seconds/teacher in data/teacher/metrics.json; a quarter hour on 2 co
 
 from pipeline.params import load_params
 from pipeline.tracking import run_stage, start_run
-from pipeline.training.recipe import labelled_data, new_model, take_encoder, train
+from pipeline.training.recipe import labelled_data, new_model, train
 
 
 def main() -> None:
     params = load_params("teacher")
     with start_run("teacher", params, parents=["prepare"]) as run:
         data = labelled_data(params.trainer.batch_seconds, params.seed)
-        model = new_model(params.model, params.features.num_mel_bins, params.seed)
-        if params.init_from:
-            take_encoder(model, params.init_from, "teacher")
+        model = new_model("teacher", params)
         curves, metrics = train(run, model, params, data)
         card = {"model": model.config.as_dict(), "tokenizer_hash": data.tokenizer.hash}
         run.hand_off(

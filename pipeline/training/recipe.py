@@ -12,7 +12,6 @@ from pipeline.corpus.datamodule import SpeechDataModule
 from pipeline.corpus.teacher_targets import TargetStore
 from pipeline.corpus.tokenizer import Tokenizer
 from pipeline.errors import UserError
-from pipeline.models.config import TransducerConfig
 from pipeline.models.transducer import Transducer, build_transducer
 from pipeline.training.fit import Curves, TrainingRun, fit
 from pipeline.training.objectives import objectives
@@ -25,15 +24,20 @@ PREPARED = Path("data/prepare")
 TARGETS = Path("data/label/targets")
 
 
-def new_model(config: TransducerConfig, num_mel_bins: int, seed: int) -> Transducer:
-    """An untrained transducer for the prepared corpus: its tokenizer's size, its feature statistics."""
+def new_model(stage: str, params: Any) -> Transducer:
+    """The transducer that `stage` (teacher, student) begins with, for the prepared corpus: its tokenizer's size, its
+    feature statistics, or encoder and statistics of `init_from`.
+    """
     vocab_size = Tokenizer.from_model(PREPARED / "tokenizer.model").vocab_size
-    pl.seed_everything(seed, verbose=False)
+    pl.seed_everything(params.seed, verbose=False)
+    num_mel_bins = params.features.num_mel_bins
     data = {"num_mel_bins": num_mel_bins, "vocab_size": vocab_size, "num_phones": len(read_phones(PREPARED))}
-    settings = {**config.as_dict(), **data}
+    settings = {**params.model.as_dict(), **data}
     model = build_transducer(settings)
     statistics = load_file(PREPARED / "statistics.safetensors")
     model.set_statistics(statistics["mean_F"], statistics["std_F"])
+    if params.init_from:
+        take_encoder(model, params.init_from, stage)
     return model
 
 
