@@ -64,7 +64,7 @@ part("endpoint").rename("value").to_frame().round(3)
 # a phrase is worth was chosen on the dev set: a score for each token, less a cost times the log of the list's size.
 
 # %%
-part("bias").reindex(["score", "size_cost"]).rename("nats").to_frame()
+part("bias").reindex(["score", "unknown_score", "size_cost"]).rename("nats").to_frame()
 
 # %%
 bias = part("bias").rename("value").reset_index()

@@ -113,7 +113,7 @@ def listen(
 
     file = model or default_model()
     packed = load_packed(file)
-    bonus = find_bonus(file) if phrase_score is None else PhraseBonus(phrase_score, size_cost=0.0)
+    bonus = find_bonus(file) if phrase_score is None else PhraseBonus(phrase_score, phrase_score, 0.0)
     bias = read_phrases(phrases, packed.tokenizer, bonus, packed.lexicon) if phrases else None
     engine = Engine(packed, endpointer=find_endpointer(file, endpointer))
     if source == "-":

@@ -147,7 +147,7 @@ class EvaluateParams:
 class StreamParams:
     """`…_utterances`: how many of each set, evenly spread; `silence_s`: background put behind each.
 
-    `phrase_scores`, `phrase_size_costs`: what `PhraseBonus` is chosen from.
+    `phrase_scores`, `phrase_unknown_scores`, `phrase_size_costs`: what `PhraseBonus` is chosen from.
     """
 
     seed: int
@@ -161,6 +161,7 @@ class StreamParams:
     gap_ms: float
     downstream_ms: float
     phrase_scores: tuple[float, ...]
+    phrase_unknown_scores: tuple[float, ...]
     phrase_size_costs: tuple[float, ...]
     bootstrap_replicates: int
 

@@ -241,7 +241,7 @@ def test_listening_alone_opens_no_socket(sotto, recordings, monkeypatch):
 def test_phrases_of_a_file(model_file, tmp_path):
     tokenizer, path = load_packed(model_file).tokenizer, tmp_path / "phrases.txt"
     path.write_text("Kitchen  light\t3\n# a remark\n\n[call, play]\nanna  # behind\n[]\njazz\n")
-    trie = read_phrases(path, tokenizer, PhraseBonus(1.0, 0.0))
+    trie = read_phrases(path, tokenizer, PhraseBonus(1.0, 1.0, 0.0))
 
     def earned(text):
         node, sum_ = trie.start(), 0.0
@@ -265,7 +265,7 @@ def test_phrases_of_a_file(model_file, tmp_path):
 
 def test_a_word_of_the_list_is_a_known_one(model_file):
     """A name that the lexicon lacks must not lose in a list what the lexicon takes for it."""
-    tokenizer, bonus = load_packed(model_file).tokenizer, PhraseBonus(1.0, 0.0)
+    tokenizer, bonus = load_packed(model_file).tokenizer, PhraseBonus(1.0, 1.0, 0.0)
     ngram = ClassNgram.fit([], ["kitchen", "light"], 1, 1)
     lexicon = lexicon_of(ngram, tokenizer, LexiconWeights(0.0, 0.0, 4.0))
 
@@ -281,9 +281,30 @@ def test_a_word_of_the_list_is_a_known_one(model_file):
         assert earned(phrase) == pytest.approx(len(tokenizer.encode(phrase)))
 
 
+def test_unknown_words_of_a_phrase_are_paid_by_their_own_score(model_file):
+    tokenizer = load_packed(model_file).tokenizer
+    lexicon = lexicon_of(
+        ClassNgram.fit([], ["kitchen", "light"], 1, 1), tokenizer, LexiconWeights(0.0, 0.0, 4.0)
+    )
+    bonus, num = (
+        PhraseBonus(1.0, 3.0, 0.0),
+        {w: len(tokenizer.encode(w)) for w in ("kitchen", "jazz", "anna")},
+    )
+    for phrase, known, unknown in (
+        ("kitchen", num["kitchen"], 0),
+        ("anna jazz", 0, num["anna"] + num["jazz"]),
+        ("kitchen jazz", num["kitchen"], num["jazz"]),
+        ("jazz kitchen", num["kitchen"], num["jazz"]),
+    ):
+        num_unknown_words = sum(word not in lexicon.words for word in phrase.split())
+        worth = bias_of([phrase], tokenizer, bonus, lexicon).pending_G.max()
+        assert worth == pytest.approx(known + 3 * unknown + 4 * num_unknown_words)
+        assert bias_of([phrase], tokenizer, bonus).pending_G.max() == pytest.approx(known + unknown)
+
+
 def test_a_long_list_pays_less_for_each_phrase_and_nothing_for_short_ones(model_file):
     """Found on dev: with one bonus for all sizes, 1,000 phrases made three more errors in ten names."""
-    tokenizer, bonus = load_packed(model_file).tokenizer, PhraseBonus(1.5, 0.5)
+    tokenizer, bonus = load_packed(model_file).tokenizer, PhraseBonus(1.5, 1.5, 0.5)
     alone, among = bias_of(["jazz"], tokenizer, bonus), bias_of(["jazz", *["anna"] * 7], tokenizer, bonus)
     num = len(tokenizer.encode("jazz"))
     assert alone.pending_G.max() == pytest.approx(1.5 * num)
@@ -291,7 +312,7 @@ def test_a_long_list_pays_less_for_each_phrase_and_nothing_for_short_ones(model_
     for token in tokenizer.encode("jazz"):
         node, _ = among.step(node, token)
     assert among.pending_G[node] == pytest.approx(max(0.0, 1.5 * num - 0.5 * np.log(8)))
-    assert bonus.per_token(1, 1000) == 0.0 and bias_of([], tokenizer).num_nodes == 1
+    assert bonus.per_token(1, 0, 1000) == 0.0 and bias_of([], tokenizer).num_nodes == 1
     with pytest.raises(UserError, match="cannot spell"):
         bias_of(["jazz", "東京"], tokenizer)
 
@@ -300,8 +321,8 @@ def test_the_bonus_is_that_of_the_run(tmp_path):
     recogniser = tmp_path / "pack/model.sotto"
     assert find_bonus(recogniser) == PhraseBonus()
     (tmp_path / "stream").mkdir()
-    (tmp_path / "stream/phrases.json").write_text('{"score": 1.5, "size_cost": 0.5}')
-    assert find_bonus(recogniser) == PhraseBonus(1.5, 0.5)
+    (tmp_path / "stream/phrases.json").write_text('{"score": 1.5, "unknown_score": 3.0, "size_cost": 0.5}')
+    assert find_bonus(recogniser) == PhraseBonus(1.5, 3.0, 0.5)
     for wrong in ("[]", '{"score": -1}', '{"scores": 1}', "", '{"score": "1"}'):
         (tmp_path / "stream/phrases.json").write_text(wrong)
         with pytest.raises(UserError, match="phrases.json"):

@@ -46,7 +46,7 @@ class BeamConfig:
 
     num_states: int = 16
     beam: float = 6.0
-    num_owing: int = 12
+    num_owing: int = 16
     num_alike: int = 2
 
     def __post_init__(self):

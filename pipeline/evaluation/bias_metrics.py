@@ -6,6 +6,7 @@ included; `phrases`: how many it has on average.
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import product
 
 import numpy as np
@@ -26,6 +27,7 @@ from pipeline.runtime.phrases import PhraseBonus, bias_of, can_spell
 
 LISTS = ("0", "10", "100", "1000", "anti")
 CHOSEN_ON = ("100", "1000", "anti")
+Grid = tuple[Sequence[float], Sequence[float], Sequence[float]]  # values of the fields of `PhraseBonus`
 Spoken = tuple[Sequence[np.ndarray], Sequence[MonoCut]]  # recordings, and their cuts
 
 
@@ -34,15 +36,15 @@ def bias_pass(
     dev: Spoken,
     test: Spoken,
     train: Sequence[MonoCut],
-    grid: tuple[Sequence[float], Sequence[float]],
+    grid: Grid,
     seed: int,
     replicates: int,
 ) -> tuple[PhraseBonus, dict[str, float]]:
-    """The bonus chosen on dev out of a grid (scores, size costs), and `bias/…` of the test set under it.
+    """The bonus chosen on dev out of a grid, and `bias/…` of the test set under it.
 
     `train`: its words are distractors, beside the names of the set itself.
     """
-    bonus = choose_bonus(engine, *dev, bias_lists.pool_of(dev[1], train), *grid, seed)
+    bonus = choose_bonus(engine, *dev, bias_lists.pool_of(dev[1], train), grid, seed)
     pool = bias_lists.pool_of(test[1], train)
     return bonus, bias_metrics(engine, *test, pool, bonus, seed, replicates)
 
@@ -61,7 +63,7 @@ def bias_metrics(
     Biased words are those of the utterance's own phrases under every list, so that the lists compare. Intervals over
     speakers as `/low` and `/high`.
     """
-    metrics = {"bias/score": bonus.score, "bias/size_cost": bonus.size_cost}
+    metrics = {f"bias/{name}": value for name, value in asdict(bonus).items()}
     for name in LISTS:
         lists = lists_of(name, cuts, pool, seed)
         words = spellable_words(engine, lists)
@@ -86,16 +88,15 @@ def choose_bonus(
     recordings: Sequence[np.ndarray],
     cuts: Sequence[MonoCut],
     pool: Sequence[str],
-    scores: Sequence[float],
-    size_costs: Sequence[float],
+    grid: Grid,
     seed: int,
 ) -> PhraseBonus:
-    """Of all pairs of a score and a size cost, the best on a dev set. Raises UserError where there is no pair."""
+    """The best bonus of the grid on a dev set. Raises UserError where the grid has none."""
     lists = {name: lists_of(name, cuts, pool, seed) for name in CHOSEN_ON}
     given = {name: spellable_words(engine, chosen) for name, chosen in lists.items()}
     found: list[tuple[PhraseBonus, list[float]]] = []
-    for score, size_cost in product(scores, size_costs):
-        bonus, wers = PhraseBonus(score, size_cost), []
+    for values in product(*grid):
+        bonus, wers = PhraseBonus(*values), []
         for name, chosen in lists.items():
             biases: list[BiasTrie | None] = [
                 bias_of(each, engine.packed.tokenizer, bonus, engine.packed.lexicon) for each in given[name]
@@ -105,7 +106,7 @@ def choose_bonus(
         found.append((bonus, wers))
     if not found:
         raise UserError(
-            "stream.phrase_scores and stream.phrase_size_costs: each must have at least one number"
+            "stream.phrase_scores, phrase_unknown_scores, phrase_size_costs: each must have at least one number"
         )
     return best_bonus(found)
 

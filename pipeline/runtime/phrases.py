@@ -12,8 +12,11 @@ Source of activation prefixes: see `decoding/biasing.py`.
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from pipeline.corpus.tokenizer import Tokenizer
 from pipeline.decoding.biasing import BiasGroup, BiasTrie
@@ -26,19 +29,23 @@ MAX_PHRASES = 100_000
 
 @dataclass(frozen=True)
 class PhraseBonus:
-    """What a phrase of N is worth, in nats: score * tokens - size_cost * ln N, at least 0.
+    """What a phrase of N is worth, in nats, at least 0:
 
-    A prior of 1/N for each phrase of a list takes ln N off; the score stands for what the recogniser, which knows no
-    list, holds against a phrase. Short phrases, the frequent words among them, earn nothing in a long list, where one
+        score * tokens of words that the lexicon knows + unknown_score * tokens of others - size_cost * ln N
+
+    Without a lexicon all words are known. A prior of 1/N for each phrase of a list takes ln N off; the score stands for what the recogniser, which knows no
+    list, holds against a phrase: more against words of which it knows nothing. Short phrases, the frequent words among them, earn nothing in a long list, where one
     of them is ever near what was said.
     """
 
-    score: float = 2.0
-    size_cost: float = 1.0
+    score: float = 2.4
+    unknown_score: float = 4.0
+    size_cost: float = 1.25
 
-    def per_token(self, num_tokens: int, num_phrases: int) -> float:
-        """Nats a token of a phrase of `num_tokens` in a list of `num_phrases`."""
-        return max(0.0, self.score - self.size_cost * math.log(num_phrases) / num_tokens)
+    def per_token(self, num_tokens: int, num_unknown: int, num_phrases: int) -> float:
+        """Nats a token of a phrase of `num_tokens`, `num_unknown` of them of unknown words, in a list of so many."""
+        more = (self.unknown_score - self.score) * num_unknown - self.size_cost * math.log(num_phrases)
+        return max(0.0, self.score + more / num_tokens)
 
 
 def find_bonus(recogniser: str | Path) -> PhraseBonus:
@@ -50,11 +57,11 @@ def find_bonus(recogniser: str | Path) -> PhraseBonus:
         return PhraseBonus()
     try:
         bonus = PhraseBonus(**json.loads(path.read_text(encoding="utf-8")))
-        if not all(math.isfinite(value) and value >= 0 for value in (bonus.score, bonus.size_cost)):
+        if not all(math.isfinite(value) and value >= 0 for value in asdict(bonus).values()):
             raise ValueError
     except (OSError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path}: must hold score and size_cost, 0 or more; run `dvc repro stream`"
+            f"{path}: must hold score, unknown_score and size_cost, 0 or more; run `dvc repro stream`"
         ) from error
     return bonus
 
@@ -72,7 +79,8 @@ def read_phrases(
         raise UserError(f"{path}: no readable text file of phrases") from error
     if len(lines) > MAX_PHRASES:
         raise UserError(f"{path}: {len(lines)} lines are more than the {MAX_PHRASES} phrases allowed")
-    sections: list[tuple[list[list[int]], list[tuple[list[int], float | None, float]]]] = [([], [])]
+    begins_V = word_begins(tokenizer)
+    sections: list[tuple[list[list[int]], list[tuple[list[int], float | None, _Unknown]]]] = [([], [])]
     for number, line in enumerate(lines, 1):
         line, where = line.split("#")[0].strip(), f"{path}, line {number}"
         if line.startswith("[") and line.endswith("]"):
@@ -81,18 +89,21 @@ def read_phrases(
         elif line:
             phrase, _, number_text = line.partition("\t")
             tokens = spelled(phrase, tokenizer, where)
-            again = _known_again(_plain(phrase), tokens, lexicon)
-            sections[-1][1].append((tokens, _score(number_text, where), again))
+            unknown = _unknown(_plain(phrase), tokens, begins_V, lexicon)
+            sections[-1][1].append((tokens, _score(number_text, where), unknown))
     size = sum(len(phrases) for _, phrases in sections)
     groups = [
         BiasGroup(
-            [(ids, (bonus.per_token(len(ids), size) if s is None else s) + more) for ids, s, more in phrases],
+            [
+                (ids, (bonus.per_token(len(ids), unknown.tokens, size) if s is None else s) + unknown.owed)
+                for ids, s, unknown in phrases
+            ],
             prefixes,
         )
         for prefixes, phrases in sections
     ]
     try:
-        return BiasTrie.from_groups(groups, word_begins(tokenizer))
+        return BiasTrie.from_groups(groups, begins_V)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -111,14 +122,12 @@ def bias_of(
     for phrase, tokens in zip(phrases, spellings, strict=True):
         if not _is_spelling(tokens, tokenizer):
             raise _cannot_spell("phrases", phrase)
-    worth = [
-        bonus.per_token(length, len(phrases)) for length in range(1, 1 + max(map(len, spellings), default=0))
-    ]
-    scored = [
-        (tokens, worth[len(tokens) - 1] + _known_again(phrase, tokens, lexicon))
-        for phrase, tokens in zip(phrases, spellings, strict=True)
-    ]
-    return BiasTrie.build(scored, (), word_begins(tokenizer))
+    begins_V, scored = word_begins(tokenizer), []
+    for phrase, tokens in zip(phrases, spellings, strict=True):
+        unknown = _unknown(phrase, tokens, begins_V, lexicon)
+        worth = bonus.per_token(len(tokens), unknown.tokens, len(phrases))
+        scored.append((tokens, worth + unknown.owed))
+    return BiasTrie.build(scored, (), begins_V)
 
 
 def can_spell(phrase: str, tokenizer: Tokenizer) -> bool:
@@ -134,13 +143,27 @@ def spelled(phrase: str, tokenizer: Tokenizer, where: str) -> list[int]:
     return tokens
 
 
-def _known_again(phrase: str, tokens: Sequence[int], lexicon: Lexicon | None) -> float:
-    """Nats a token that give back what the phrase's unknown words cost the search."""
+class _Unknown(NamedTuple):
+    """Of a phrase: how many `tokens` its unknown words have; nats a token that the search takes for them (`owed`)."""
+
+    tokens: int
+    owed: float
+
+
+_ALL_KNOWN = _Unknown(0, 0.0)
+
+
+def _unknown(phrase: str, tokens: Sequence[int], begins_V: np.ndarray, lexicon: Lexicon | None) -> _Unknown:
     if lexicon is None:
-        return 0.0
-    return (
-        lexicon.weights.oov_penalty * sum(word not in lexicon.words for word in phrase.split()) / len(tokens)
-    )
+        return _ALL_KNOWN
+    strange = [word not in lexicon.words for word in phrase.split()]
+    if not any(strange):
+        return _ALL_KNOWN
+    owed = lexicon.weights.oov_penalty * sum(strange) / len(tokens)
+    if all(strange):
+        return _Unknown(len(tokens), owed)
+    word_X = begins_V[list(tokens)].cumsum() - 1  # which word of the phrase each token is of
+    return _Unknown(sum(strange[word] for word in word_X.tolist()), owed)
 
 
 def _plain(phrase: str) -> str:

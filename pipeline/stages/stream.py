@@ -47,7 +47,7 @@ def main() -> None:
         metrics = endpoint_metrics(engine, open_ended, test, params.downstream_ms)
         sent = [sent_utterances(engine, *pair, reranker.words, reranker.candidates) for pair in pairs]
         weights, found = second_pass(*sent, recordings, reranker.candidates, *draws)
-        grid = (params.phrase_scores, params.phrase_size_costs)
+        grid = (params.phrase_scores, params.phrase_unknown_scores, params.phrase_size_costs)
         bonus, biased = bias_pass(engine, *pairs, train, grid, *draws)
         metrics |= found | biased | {"utterances/stream": len(test)}
         metrics |= real_time_factors(Path(MODEL), run.scratch / NAME, open_ended[: params.timed_utterances])
