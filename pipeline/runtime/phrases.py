@@ -33,9 +33,10 @@ class PhraseBonus:
 
         score * tokens of words that the lexicon knows + unknown_score * tokens of others - size_cost * ln N
 
-    Without a lexicon all words are known. A prior of 1/N for each phrase of a list takes ln N off; the score stands for what the recogniser, which knows no
-    list, holds against a phrase: more against words of which it knows nothing. Short phrases, the frequent words among them, earn nothing in a long list, where one
-    of them is ever near what was said.
+    Without a lexicon all words are known. A prior of 1/N for each phrase of a list takes ln N off; the scores stand
+    for what the recogniser, which knows no list, holds against a phrase: most against words of which it knows nothing.
+    Short phrases, the frequent words among them, earn nothing in a long list, where one of them is ever near what was
+    said.
     """
 
     score: float = 2.4
