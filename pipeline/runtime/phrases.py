@@ -161,7 +161,7 @@ def _unknown(phrase: str, tokens: Sequence[int], begins_V: np.ndarray, lexicon: 
     if not any(strange):
         return _ALL_KNOWN
     owed = lexicon.weights.oov_penalty * sum(strange) / len(tokens)
-    if all(strange):
+    if all(strange):  # a single word ends here or above, at the cost of neither numpy nor a loop
         return _Unknown(len(tokens), owed)
     word_X = begins_V[list(tokens)].cumsum() - 1  # which word of the phrase each token is of
     return _Unknown(sum(strange[word] for word in word_X.tolist()), owed)
