@@ -55,6 +55,54 @@ def test_groups_with_activation_prefixes_earn_what_the_definition_says(phrases, 
         assert total(BiasTrie.build(phrases, prefixes), sequence) == total(trie, sequence)
 
 
+WIDE = st.lists(st.integers(1, 8), min_size=1, max_size=3)
+WIDE_GROUP = st.builds(
+    BiasGroup,
+    st.lists(st.tuples(WIDE, SCORES), max_size=4),
+    st.lists(st.lists(st.integers(1, 8), min_size=1, max_size=2), max_size=4),
+)
+
+
+@given(st.lists(WIDE_GROUP, max_size=4), st.data())
+@settings(max_examples=600, deadline=None)
+def test_groups_that_share_prefixes_earn_what_the_definition_says(groups, data):
+    """Of eight tokens, so that many prefixes stand alone and open a gate; pieces make long phrases likely."""
+    pieces = [tokens for group in groups for tokens, _ in group.phrases] + [
+        prefix for group in groups for prefix in group.prefixes
+    ]
+    chosen = data.draw(st.lists(st.sampled_from([*pieces, [1], [0]]), max_size=6))
+    sequence = [token for piece in chosen for token in piece]
+    trie = BiasTrie.from_groups(groups)
+    worths = tuple(pair for group in groups for pair in with_prefixes(group.phrases, group.prefixes))
+    assert total(trie, sequence) == earned(spoken(sequence), worths)
+
+
+def test_prefixes_of_the_same_groups_share_their_phrases():
+    names = [([number, D], 1.0) for number in range(10, 60)]
+    prefixes = [[A], [B, X], [C]]
+    trie = BiasTrie.from_groups(
+        [BiasGroup(names, prefixes), BiasGroup([([61], 1.0)], [[C]]), BiasGroup([([62], 1.0)])]
+    )
+    assert (
+        trie.num_nodes == 1 + 2 + 4 + 1 + 2 * 100 + 1
+    )  # root, gates, prefixes, 62, names behind each gate, 61
+    for prefix in prefixes:
+        assert bonuses(trie, [*prefix, 17, D]) == [0] * len(prefix) + [1, 1, 0]
+    assert (
+        bonuses(trie, [17, D])
+        == bonuses(trie, [B, 17, D])[1:]
+        == bonuses(trie, [A, X, 17, D])[2:]
+        == [0, 0, 0]
+    )
+    assert bonuses(trie, [C, 61]) == [0, 1, 0] and bonuses(trie, [A, 61]) == [0, 0, 0]
+
+
+def test_a_prefix_that_overlaps_with_a_phrase_is_copied():
+    """ "call me" counts anywhere and "me maybe" after "call": the second earns what it is worth beyond the first."""
+    groups = [BiasGroup([([B, C], 2.0)], [[A]]), BiasGroup([([A, B], 1.0)])]
+    assert total(BiasTrie.from_groups(groups), [A, B, C]) == 4
+
+
 @given(PHRASES, PREFIXES, st.sets(st.integers(1, 4)), SEQUENCE)
 @settings(max_examples=400, deadline=None)
 def test_a_phrase_counts_only_where_its_last_word_ends(phrases, prefixes, begins, sequence):

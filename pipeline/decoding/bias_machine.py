@@ -4,7 +4,10 @@ Nodes are numbered level by level, and on a level in the order of their tokens f
 its parent and after its failure node (its longest suffix that is a node too), and children are neighbours, in the
 order of their tokens: one pass over the nodes suffices.
 
-Shapes: Q phrases, X tokens of all of them, one phrase after the other; G nodes (0 is the root), A arcs.
+Phrases that count after several prefixes are there once, behind a gate: a node beside the root that no token leads to
+and that is the failure node of the last node of each of these prefixes.
+
+Shapes: Q phrases, X tokens of all of them, one phrase after the other; G nodes (0 is the root, then the gates), A arcs.
 """
 
 import numpy as np
@@ -17,33 +20,43 @@ compiled = njit(cache=True)  # without fast maths: what is lent must be taken ba
 
 
 @compiled
-def build_machine(tokens_X, lengths_Q, scores_Q, free_Q, begins_V):
+def build_machine(tokens_X, lengths_Q, scores_Q, free_Q, behind_Q, opens_Q, begins_V):
     """(keys_A, targets_A, root_targets, credit_G, pending_G) of the `BiasTrie` of Q checked phrases.
 
-    `scores_Q`: nats a token; the first `free_Q` tokens of a phrase, its activation prefix, earn nothing.
+    `scores_Q`: nats a token; the first `free_Q` tokens of a phrase, its activation prefix, earn nothing. `behind_Q`:
+    the gate (1, 2, …) behind which a phrase stands; `opens_Q`: the one that it opens, a prefix then; 0: none.
     """
     stride = np.int64(2)  # a plain 2 is a type of its own: everything would be compiled twice
     for token in tokens_X:
         stride = max(stride, token + 2)
-    parents_G, tokens_G, promised_G, worth_G = _nodes(tokens_X, lengths_Q, scores_Q, free_Q, stride)
-    keys_A, targets_A, root_targets, failures_G = _arcs(parents_G, tokens_G, stride)
+    parents_G, tokens_G, promised_G, worth_G, opens_G = _nodes(
+        tokens_X, lengths_Q, scores_Q, free_Q, behind_Q, opens_Q, stride
+    )
+    keys_A, targets_A, root_targets, failures_G = _arcs(parents_G, tokens_G, opens_G, stride)
     credit_G, pending_G = _bonuses(parents_G, tokens_G, failures_G, promised_G, worth_G, begins_V)
     return keys_A, targets_A, root_targets, credit_G, pending_G
 
 
 @compiled
-def _nodes(tokens_X, lengths_Q, scores_Q, free_Q, stride):
-    """(parents_G, tokens_G, promised_G, worth_G).
+def _nodes(tokens_X, lengths_Q, scores_Q, free_Q, behind_Q, opens_Q, stride):
+    """(parents_G, tokens_G, promised_G, worth_G, opens_G).
 
     `promised_G`: the largest share, in nats, that the tokens up to a node have in the worth of a phrase through it;
-    `worth_G`: the same of phrases that end there, -inf where none does.
+    `worth_G`: the same of phrases that end there, -inf where none does; `opens_G`: the gate that a prefix which ends
+    there opens, or 0.
     """
-    starts_Q = lengths_Q.cumsum() - lengths_Q
-    most = len(tokens_X) + 1
-    parents_G, tokens_G = np.zeros(most, np.int64), np.zeros(most, np.int64)
+    starts_Q, num_gates = lengths_Q.cumsum() - lengths_Q, 0
+    for gate in opens_Q:
+        num_gates = max(num_gates, gate)
+    most = len(tokens_X) + 1 + num_gates
+    parents_G, tokens_G, opens_G = (
+        np.zeros(most, np.int64),
+        np.zeros(most, np.int64),
+        np.zeros(most, np.int64),
+    )
     promised_G, worth_G = np.zeros(most), np.full(most, -np.inf)
-    num_nodes, depth = 1, 0
-    held_Q, active_Q = np.zeros(len(lengths_Q), np.int64), np.arange(len(lengths_Q))
+    num_nodes, depth = 1 + num_gates, 0
+    held_Q, active_Q = behind_Q.copy(), np.arange(len(lengths_Q))
     while len(active_Q):
         keys_Q = held_Q[active_Q] * stride + tokens_X[starts_Q[active_Q] + depth]
         order_Q = np.argsort(keys_Q, kind="mergesort")
@@ -58,12 +71,19 @@ def _nodes(tokens_X, lengths_Q, scores_Q, free_Q, stride):
             promised_G[node] = max(promised_G[node], lent)
             if lengths_Q[q] == depth:
                 worth_G[node] = max(worth_G[node], lent)
+                opens_G[node] = max(opens_G[node], opens_Q[q])
         active_Q = active_Q[lengths_Q[active_Q] > depth]
-    return parents_G[:num_nodes], tokens_G[:num_nodes], promised_G[:num_nodes], worth_G[:num_nodes]
+    return (
+        parents_G[:num_nodes],
+        tokens_G[:num_nodes],
+        promised_G[:num_nodes],
+        worth_G[:num_nodes],
+        opens_G[:num_nodes],
+    )
 
 
 @compiled
-def _arcs(parents_G, tokens_G, stride):
+def _arcs(parents_G, tokens_G, opens_G, stride):
     """(keys_A, targets_A, root_targets, failures_G).
 
     All arcs of a node are those of its failure node unless it has its own, so a step never walks a failure chain. The
@@ -74,9 +94,12 @@ def _arcs(parents_G, tokens_G, stride):
     while child < num_nodes and parents_G[child] == _ROOT:
         root_targets[tokens_G[child]] = child
         child += 1
+    root_targets[0] = _ROOT  # gates have blank for a token, which leads nowhere
     keys_A, targets_A = np.empty(2 * num_nodes, np.int64), np.empty(2 * num_nodes, np.int64)
     first_arc_G = np.zeros(num_nodes + 1, np.int64)
     for node in range(1, num_nodes):
+        if opens_G[node]:
+            failures_G[node] = opens_G[node]
         failure = failures_G[node]
         arc, arc_end = first_arc_G[failure], first_arc_G[failure + 1]
         child_end = child

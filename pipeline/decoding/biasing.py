@@ -19,7 +19,8 @@ units if the scores are.
 Shapes: Q phrases, X tokens of all of them, G nodes (0 is the root, then level by level), A arcs, K hypotheses.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -47,19 +48,27 @@ class BiasGroup:
 
 
 class _Phrases(NamedTuple):
-    """Tokens of all phrases, one phrase after the other; how many each has; its score; its tokens that earn nothing."""
+    """As `bias_machine.build_machine` takes them: tokens of all phrases, one phrase after the other; how many each has;
+    its score; its tokens that earn nothing; the gate behind which it stands, the one that it opens.
+    """
 
     tokens_X: Array
     lengths_Q: Array
     scores_Q: Array
     free_Q: Array
+    behind_Q: Array
+    opens_Q: Array
 
     def after(self, prefix: Tokens) -> "_Phrases":
-        """Each phrase behind an activation prefix."""
+        """Each phrase with an activation prefix in front of it."""
         starts_Q = self.lengths_Q.cumsum() - self.lengths_Q
         places = np.repeat(starts_Q, len(prefix))
         tokens_X = np.insert(self.tokens_X, places, np.tile(prefix, len(starts_Q)))
-        return _Phrases(tokens_X, self.lengths_Q + len(prefix), self.scores_Q, self.free_Q + len(prefix))
+        lengths_Q, free_Q = self.lengths_Q + len(prefix), self.free_Q + len(prefix)
+        return self._replace(tokens_X=tokens_X, lengths_Q=lengths_Q, free_Q=free_Q)
+
+    def behind(self, gate: int) -> "_Phrases":
+        return self._replace(behind_Q=np.full_like(self.lengths_Q, gate))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,15 +108,31 @@ class BiasTrie:
     def from_groups(cls, groups: Sequence[BiasGroup], begins_V: Array = EVERY_TOKEN) -> "BiasTrie":
         """One machine for groups with prefixes of their own: contacts after "call", lamps after "turn on".
 
-        A group has as many nodes as all its phrases after all its prefixes would have. Raises as `build`.
+        Prefixes of the same groups share one copy of their phrases (a gate, see `bias_machine`), unless a prefix
+        overlaps with others or with phrases that count anywhere. Raises as `build`.
         """
-        lists = [_checked([], [], "bias phrase")]
+        checked = []
         for group in groups:
-            prefixes = [list(prefix) for prefix in group.prefixes]
-            _checked(prefixes, [0.0] * len(prefixes), "activation prefix")
+            _checked(group.prefixes, [0.0] * len(group.prefixes), "activation prefix")
             scores = [score for _, score in group.phrases]
-            phrases = _checked([tokens for tokens, _ in group.phrases], scores, "bias phrase")
-            lists += [phrases.after(prefix) for prefix in prefixes] if prefixes else [phrases]
+            checked.append(_checked([tokens for tokens, _ in group.phrases], scores, "bias phrase"))
+        groups_of: dict[tuple[int, ...], set[int]] = defaultdict(set)
+        for number, group in enumerate(groups):
+            for prefix in group.prefixes if group.phrases else ():
+                groups_of[tuple(prefix)].add(number)
+        anywhere = [number for number, group in enumerate(groups) if not group.prefixes]
+        lists = [_checked([], [], "bias phrase"), *(checked[number] for number in anywhere)]
+        begin_with = _by_first_token(tokens for number in anywhere for tokens, _ in groups[number].phrases)
+        others = _by_first_token(groups_of)
+        gates: dict[frozenset[int], int] = {}
+        for prefix, numbers in groups_of.items():
+            firsts = {tokens[0] for number in numbers for tokens, _ in groups[number].phrases}
+            if _stands_alone(prefix, firsts, begin_with, others):
+                gate = gates.setdefault(frozenset(numbers), len(gates) + 1)
+                lists.append(_checked([prefix], [0.0], "")._replace(opens_Q=np.array([gate])))
+            else:
+                lists += [checked[number].after(prefix) for number in numbers]
+        lists += [checked[number].behind(gate) for numbers, gate in gates.items() for number in numbers]
         return cls(*build_machine(*map(np.concatenate, zip(*lists, strict=True)), begins_V), begins_V)
 
     @property
@@ -177,7 +202,36 @@ def _checked(sequences: Sequence[Tokens], scores: Sequence[float], what: str) ->
         raise UserError(
             f"{what} {index} has token {tokens_X[place]}; tokens are {BLANK_ID + 1} to {MAX_TOKEN - 1}, without blank"
         )
-    return _Phrases(tokens_X, lengths_Q, scores_Q, np.zeros_like(lengths_Q))
+    none_Q = np.zeros_like(lengths_Q)
+    return _Phrases(tokens_X, lengths_Q, scores_Q, none_Q, none_Q, none_Q)
+
+
+def _by_first_token(sequences: Iterable[Tokens]) -> Mapping[int, list[Tokens]]:
+    found: dict[int, list[Tokens]] = defaultdict(list)
+    for tokens in sequences:
+        found[tokens[0]].append(tokens)
+    return found
+
+
+def _stands_alone(
+    prefix: tuple[int, ...],
+    firsts: Collection[int],
+    anywhere: Mapping[int, Sequence[Tokens]],
+    prefixes: Mapping[int, Sequence[Tokens]],
+) -> bool:
+    """Whether no phrase that counts anywhere and no other prefix begins within `prefix`, is the beginning of it, or
+    goes on from it as one of its own phrases does, whose first tokens are `firsts`.
+
+    Then nothing but the prefix itself is alive where its phrases begin, and they may stand behind a gate.
+    """
+    if any(token in anywhere or token in prefixes for token in prefix[1:]):
+        return False
+    others = [tuple(other) for other in prefixes.get(prefix[0], ()) if tuple(other) != prefix]
+    for other in chain(map(tuple, anywhere.get(prefix[0], ())), others):
+        shared = min(len(other), len(prefix))
+        if other[:shared] == prefix[:shared] and (len(other) <= len(prefix) or other[shared] in firsts):
+            return False
+    return True
 
 
 def _follow(keys_A: Array, targets_A: Array, root_targets: Array, nodes: Array, tokens: Array) -> Array:
