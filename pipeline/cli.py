@@ -108,13 +108,14 @@ def listen(
     from pipeline.runtime.bundle import load_packed
     from pipeline.runtime.endpoint_score import find_endpointer
     from pipeline.runtime.engine import Engine
-    from pipeline.runtime.phrases import PhraseBonus, find_bonus, read_phrases
+    from pipeline.runtime.phrases import PhraseBonus, find_bonus, find_prefixes, read_phrases
     from pipeline.runtime.sources import file_chunks, in_real_time, pcm_chunks
 
     file = model or default_model()
     packed = load_packed(file)
     bonus = find_bonus(file) if phrase_score is None else PhraseBonus(phrase_score, phrase_score, 0.0)
-    bias = read_phrases(phrases, packed.tokenizer, bonus, packed.lexicon) if phrases else None
+    known = (packed.tokenizer, bonus, packed.lexicon)
+    bias = read_phrases(phrases, *known, find_prefixes(file)) if phrases else None
     engine = Engine(packed, endpointer=find_endpointer(file, endpointer))
     if source == "-":
         chunks = pcm_chunks(sys.stdin.buffer, chunk_ms, rate_hz, channels)

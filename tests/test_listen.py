@@ -23,7 +23,7 @@ from pipeline.runtime.downstream import Answer
 from pipeline.runtime.endpoint_score import RULE
 from pipeline.runtime.engine import Engine
 from pipeline.runtime.events import FinalEnd, Partial, Revise, SpeculativeEnd
-from pipeline.runtime.phrases import PhraseBonus, bias_of, find_bonus, read_phrases
+from pipeline.runtime.phrases import PhraseBonus, bias_of, find_bonus, find_prefixes, read_phrases
 from pipeline.runtime.sources import file_chunks, in_real_time, pcm_chunks
 from tests.tiny_model import noise, write_tiny
 
@@ -254,6 +254,12 @@ def test_phrases_of_a_file(model_file, tmp_path):
     assert earned("jazz") == earned("play jazz") == len(tokenizer.encode("jazz"))
     assert earned("call anna") == len(tokenizer.encode("anna")) and earned("turn anna") == 0
     assert bias_of(["jazz"], tokenizer).num_nodes == 1 + len(tokenizer.encode("jazz"))
+    path.write_text("[@contact, play]\nanna\n[@song]\njazz")
+    trie = read_phrases(path, tokenizer, PhraseBonus(1.0, 1.0, 0.0), None, {"contact": ["call"], "song": []})
+    assert earned("call anna") == earned("play anna") == len(tokenizer.encode("anna")) and earned("anna") == 0
+    assert earned("turn jazz") == len(tokenizer.encode("jazz"))
+    with pytest.raises(UserError, match="line 1: no kind of name '@contact'; known are @song"):
+        read_phrases(path, tokenizer, kinds={"song": []})
     for content, words in (("jazz\tmuch", "line 1"), ("jazz\n\n東京\n", "line 3"), ("jazz\t-1", "score")):
         path.write_text(content)
         with pytest.raises(UserError, match=words):
@@ -327,6 +333,33 @@ def test_the_bonus_is_that_of_the_run(tmp_path):
         (tmp_path / "stream/phrases.json").write_text(wrong)
         with pytest.raises(UserError, match="phrases.json"):
             find_bonus(recogniser)
+
+
+def test_the_prefixes_are_those_of_the_run(tmp_path):
+    recogniser = tmp_path / "pack/model.sotto"
+    assert find_prefixes(recogniser) == {}
+    (tmp_path / "stream").mkdir()
+    (tmp_path / "stream/prefixes.json").write_text('{"contact": ["call", "text"], "song": []}')
+    assert find_prefixes(recogniser) == {"contact": ["call", "text"], "song": []}
+    for wrong in ("[]", '{"contact": 1}', '{"contact": [1]}', ""):
+        (tmp_path / "stream/prefixes.json").write_text(wrong)
+        with pytest.raises(UserError, match="prefixes.json"):
+            find_prefixes(recogniser)
+
+
+def test_phrases_count_after_their_words_alone(model_file):
+    tokenizer, bonus = load_packed(model_file).tokenizer, PhraseBonus(1.0, 1.0, 0.0)
+    trie = bias_of(["anna", "jazz"], tokenizer, bonus, after={"anna": {"call", "turn"}, "ivo": {"play"}})
+
+    def earned(text):
+        node, sum_ = trie.start(), 0.0
+        for token in tokenizer.encode(text):
+            node, more = trie.step(node, token)
+            sum_ += more
+        return sum_ + trie.final(node)
+
+    assert earned("call anna") == earned("turn anna") == len(tokenizer.encode("anna"))
+    assert earned("anna") == earned("play anna") == 0 and earned("jazz") == len(tokenizer.encode("jazz"))
 
 
 def test_phrases_are_heard_more_often(sotto, recordings, tmp_path):

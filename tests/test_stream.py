@@ -9,7 +9,7 @@ import torch
 from pipeline.decoding.beam import BeamSearch
 from pipeline.decoding.greedy import greedy
 from pipeline.decoding.search import BeamConfig
-from pipeline.evaluation import bias_lists, bias_metrics, streams
+from pipeline.evaluation import bias_lists, bias_metrics, name_kinds, streams
 from pipeline.evaluation.endpoint_metrics import endpoint_metrics
 from pipeline.evaluation.endpointing import Outcome
 from pipeline.evaluation.thresholds import Track
@@ -87,6 +87,46 @@ def test_bias_lists_hold_the_own_phrases_and_nothing_else_that_was_said():
     assert nothing.given == () and set(nothing.words) == set(own)
     anti = bias_lists.anti_list(reference, own, pool, rng)
     assert set(anti.given) == {"bob", "living room", "lamp"} and anti.own == own
+
+
+def said(text, names, **slots):
+    custom = {"names": names, "slots": slots}
+    return SimpleNamespace(supervisions=[SimpleNamespace(text=text, custom=custom)])
+
+
+def test_words_before_names_of_each_kind():
+    cuts = [
+        said("call Anna Smith", ["anna", "smith"], contact="anna smith"),
+        said("play jazz by anna", ["anna"], artist="anna"),
+        said("the lunch with bob", ["bob"], event="lunch with bob"),
+        said("jazz please", ["jazz"], genre="jazz"),
+        said("stop", []),
+        SimpleNamespace(supervisions=[SimpleNamespace(text=None, custom=None)]),
+    ]
+    assert list(name_kinds.occurrences(cuts[0])) == [
+        ("anna", "contact", "call"),
+        ("smith", "contact behind a name", "anna"),
+    ]
+    prefixes = name_kinds.activation_prefixes(cuts)
+    assert prefixes == {
+        "artist": {"by"},
+        "contact": {"call"},
+        "contact behind a name": {"anna"},
+        "event": {"with"},
+        "genre": set(),
+    }
+    others = [said("text ivo", ["ivo"], contact="ivo"), said("turn to news", ["news"], station="news")]
+    assert name_kinds.words_before([*cuts, *others], prefixes) == {
+        "anna": {"by", "call"}, "smith": {"anna"}, "bob": {"with"}, "ivo": {"call"},
+    }  # fmt: skip
+
+
+def test_the_fewest_prefixes_that_nearly_all_names_come_after():
+    often = [said(f"{word} anna", ["anna"], contact="anna") for word in ["call"] * 70 + ["text"] * 28]
+    rare = [said(f"{word} anna", ["anna"], contact="anna") for word in ("hug", "thank")]
+    assert name_kinds.activation_prefixes(often + rare) == {"contact": {"call", "text"}}
+    many = [said(f"w{k} anna", ["anna"], contact="anna") for k in range(99)]
+    assert name_kinds.activation_prefixes(many) == {"contact": set()}
 
 
 def test_the_bonus_is_the_one_with_the_fewest_errors_over_all_lists():

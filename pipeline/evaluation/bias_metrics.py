@@ -1,11 +1,12 @@
 """What lists of phrases do: the bonus chosen on a dev set, `bias/…` of a test set under it.
 
 `bias/<list>/…`: percent, false accepts per 1,000 words; `swap_ms`: CPU time for the list of one utterance, spelling
-included; `phrases`: how many it has on average.
+included; `phrases`: how many it has on average; `anywhere`: the share of them that counts after any word; `cost`: the
+engine's CPU time for the recordings, times that without a list.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
 
@@ -19,7 +20,8 @@ from pipeline.evaluation import bias_lists
 from pipeline.evaluation.bias_lists import BiasList
 from pipeline.evaluation.biased_wer import biased_wer, with_biased_counts
 from pipeline.evaluation.intervals import wer_interval
-from pipeline.evaluation.streams import never_ending, run_engine, wake_end_s, words_of
+from pipeline.evaluation.name_kinds import words_before
+from pipeline.evaluation.streams import never_ending, run_engine, spread, wake_end_s, words_of
 from pipeline.evaluation.wer import utterance_record, utterance_table, wer
 from pipeline.runtime.endpoint_score import RULE
 from pipeline.runtime.engine import Engine
@@ -27,7 +29,9 @@ from pipeline.runtime.phrases import PhraseBonus, bias_of, can_spell
 
 LISTS = ("0", "10", "100", "1000", "anti")
 CHOSEN_ON = ("100", "1000", "anti")
+TIMED_UTTERANCES, TIMED_ROUNDS = 200, 5
 Grid = tuple[Sequence[float], Sequence[float], Sequence[float]]  # values of the fields of `PhraseBonus`
+Prefixes = Mapping[str, frozenset[str]]  # of each kind of name, `name_kinds.activation_prefixes`
 Spoken = tuple[Sequence[np.ndarray], Sequence[MonoCut]]  # recordings, and their cuts
 
 
@@ -39,14 +43,17 @@ def bias_pass(
     grid: Grid,
     seed: int,
     replicates: int,
+    prefixes: Prefixes,
 ) -> tuple[PhraseBonus, dict[str, float]]:
     """The bonus chosen on dev out of a grid, and `bias/…` of the test set under it.
 
-    `train`: its words are distractors, beside the names of the set itself.
+    `train`: its words are distractors, beside the names of the set itself; `prefixes`: of `activation_prefixes`.
     """
-    bonus = choose_bonus(engine, *dev, bias_lists.pool_of(dev[1], train), grid, seed)
-    pool = bias_lists.pool_of(test[1], train)
-    return bonus, bias_metrics(engine, *test, pool, bonus, seed, replicates)
+    devs, tests = (
+        (bias_lists.pool_of(cuts, train), words_before([*train, *cuts], prefixes)) for _, cuts in (dev, test)
+    )
+    bonus = choose_bonus(engine, *dev, *devs, grid, seed)
+    return bonus, bias_metrics(engine, *test, *tests, bonus, seed, replicates)
 
 
 def bias_metrics(
@@ -54,6 +61,7 @@ def bias_metrics(
     recordings: Sequence[np.ndarray],
     cuts: Sequence[MonoCut],
     pool: Sequence[str],
+    after: Mapping[str, Collection[str]],
     bonus: PhraseBonus,
     seed: int,
     replicates: int,
@@ -61,7 +69,7 @@ def bias_metrics(
     """`bias/<list>/…` for lists of 0 to 1,000 phrases and for lists of other people's, and the bonus.
 
     Biased words are those of the utterance's own phrases under every list, so that the lists compare. Intervals over
-    speakers as `/low` and `/high`.
+    speakers as `/low` and `/high`. `after`: the words after which a phrase counts, where not anywhere.
     """
     metrics = {f"bias/{name}": value for name, value in asdict(bonus).items()}
     for name in LISTS:
@@ -69,7 +77,7 @@ def bias_metrics(
         words = spellable_words(engine, lists)
         started = time.process_time()
         biases = [
-            bias_of(given, engine.packed.tokenizer, bonus, engine.packed.lexicon) if given else None
+            bias_of(given, engine.packed.tokenizer, bonus, engine.packed.lexicon, after) if given else None
             for given in words
         ]
         swap_ms = 1000 * (time.process_time() - started) / max(1, len(lists))
@@ -80,7 +88,30 @@ def bias_metrics(
             metrics |= interval.metrics(f"bias/{name}/{key}")
         metrics[f"bias/{name}/swap_ms"] = swap_ms
         metrics[f"bias/{name}/phrases"] = float(np.mean([len(chosen.given) for chosen in lists]))
+        if any(words):
+            anywhere = [phrase not in after for given in words for phrase in given]
+            metrics[f"bias/{name}/anywhere"] = float(np.mean(anywhere))
+            metrics[f"bias/{name}/cost"] = list_cost(engine, recordings, cuts, biases)
     return metrics
+
+
+def list_cost(
+    engine: Engine,
+    recordings: Sequence[np.ndarray],
+    cuts: Sequence[MonoCut],
+    biases: Sequence[BiasTrie | None],
+) -> float:
+    """CPU time of the engine under the biases, times that without: the medians of rounds that alternate."""
+    chosen = spread(range(len(cuts)), TIMED_UTTERANCES)
+    few = [recordings[index] for index in chosen], [cuts[index] for index in chosen]
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(TIMED_ROUNDS):
+        for biased, each in seconds.items():
+            given = [biases[index] if biased else None for index in chosen]
+            started = time.process_time()
+            decoded(engine, *few, given)
+            each.append(time.process_time() - started)
+    return float(np.median(seconds[True]) / np.median(seconds[False]))
 
 
 def choose_bonus(
@@ -88,10 +119,11 @@ def choose_bonus(
     recordings: Sequence[np.ndarray],
     cuts: Sequence[MonoCut],
     pool: Sequence[str],
+    after: Mapping[str, Collection[str]],
     grid: Grid,
     seed: int,
 ) -> PhraseBonus:
-    """The best bonus of the grid on a dev set. Raises UserError where the grid has none."""
+    """The grid's best bonus on a dev set, `after` as for `bias_metrics`. Raises UserError where the grid has none."""
     lists = {name: lists_of(name, cuts, pool, seed) for name in CHOSEN_ON}
     given = {name: spellable_words(engine, chosen) for name, chosen in lists.items()}
     found: list[tuple[PhraseBonus, list[float]]] = []
@@ -99,7 +131,8 @@ def choose_bonus(
         bonus, wers = PhraseBonus(*values), []
         for name, chosen in lists.items():
             biases: list[BiasTrie | None] = [
-                bias_of(each, engine.packed.tokenizer, bonus, engine.packed.lexicon) for each in given[name]
+                bias_of(each, engine.packed.tokenizer, bonus, engine.packed.lexicon, after)
+                for each in given[name]
             ]
             table = _counted(decoded(engine, recordings, cuts, biases), cuts, chosen)
             wers.append(wer(table))
@@ -138,6 +171,15 @@ def spellable_words(engine: Engine, lists: Sequence[BiasList]) -> list[list[str]
     for phrase in {phrase for chosen in lists for phrase in chosen.given}:
         known[phrase] = can_spell(phrase, engine.packed.tokenizer)
     return [[phrase for phrase in chosen.given if known[phrase]] for chosen in lists]
+
+
+def spellable_prefixes(engine: Engine, prefixes: Prefixes) -> dict[str, frozenset[str]]:
+    """Without the words that the recogniser can never write."""
+    tokenizer = engine.packed.tokenizer
+    return {
+        kind: frozenset(word for word in words if can_spell(word, tokenizer))
+        for kind, words in prefixes.items()
+    }
 
 
 def decoded(

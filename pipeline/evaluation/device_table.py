@@ -34,6 +34,9 @@ def device_table(metrics: Metrics) -> str:
         "a list of 100, of 1,000 is ready in": lambda m: (
             f"{m['bias/100/swap_ms']:.1f}, {m['bias/1000/swap_ms']:.1f} ms"
         ),
+        "CPU time with 10, 100, 1,000 phrases": lambda m: (
+            ", ".join(f"{m[f'bias/{name}/cost']:.2f}" for name in LISTS[1:]) + " × that without"
+        ),
         "lattices": lambda m: (
             f"{m['lattice/bytes_per_s']:.0f} bytes a second: {m['lattice/ratio_pcm']:.0f} times smaller than PCM, "
             f"{m['lattice/ratio_opus']:.0f} than Opus"

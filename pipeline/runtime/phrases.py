@@ -3,6 +3,7 @@
     anna smith              one phrase a line, letters as the recogniser spells them
     living room lamp  3.5   its score in nats a token, after a tab; else what `PhraseBonus` says
     [call, text]            the phrases below count only right after one of these words …
+    [@contact]              … after the words that came before contacts in the training transcripts (prefixes.json) …
     []                      … and below this again anywhere
     # a remark
 
@@ -11,9 +12,11 @@ Source of activation prefixes: see `decoding/biasing.py`.
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +27,9 @@ from pipeline.decoding.lexicon import Lexicon, word_begins
 from pipeline.errors import UserError
 
 NAME = "phrases.json"
+PREFIXES_NAME = "prefixes.json"
 MAX_PHRASES = 100_000
+NO_PREFIXES: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -67,13 +72,32 @@ def find_bonus(recogniser: str | Path) -> PhraseBonus:
     return bonus
 
 
+def find_prefixes(recogniser: str | Path) -> dict[str, list[str]]:
+    """The words before names of each kind that the run of the packed file `recogniser` learnt (data/pack/model.sotto →
+    data/stream/prefixes.json); none where there is no such file. Raises UserError for a file that is not one.
+    """
+    path = Path(recogniser).parent.parent / "stream" / PREFIXES_NAME
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(word, str) for words in found.values() for word in words):
+            raise ValueError
+    except (OSError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: must hold a list of words for each kind; run `dvc repro stream`") from error
+    return found
+
+
 def read_phrases(
     path: str | Path,
     tokenizer: Tokenizer,
     bonus: PhraseBonus = PhraseBonus(),
     lexicon: Lexicon | None = None,
+    kinds: Mapping[str, Sequence[str]] = NO_PREFIXES,
 ) -> BiasTrie:
-    """The bias of a phrase file; `lexicon` as for `bias_of`. Raises UserError naming the line that is wrong."""
+    """The bias of a phrase file; `lexicon` as for `bias_of`, `kinds` as of `find_prefixes`. Raises UserError naming the
+    line that is wrong.
+    """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -85,8 +109,8 @@ def read_phrases(
     for number, line in enumerate(lines, 1):
         line, where = line.split("#")[0].strip(), f"{path}, line {number}"
         if line.startswith("[") and line.endswith("]"):
-            words = [word.strip() for word in line[1:-1].split(",")]
-            sections.append(([spelled(word, tokenizer, where) for word in words if word], []))
+            words = [word for item in line[1:-1].split(",") for word in _words(item.strip(), kinds, where)]
+            sections.append(([spelled(word, tokenizer, where) for word in words], []))
         elif line:
             phrase, _, number_text = line.partition("\t")
             tokens = spelled(phrase, tokenizer, where)
@@ -114,21 +138,39 @@ def bias_of(
     tokenizer: Tokenizer,
     bonus: PhraseBonus = PhraseBonus(),
     lexicon: Lexicon | None = None,
+    after: Mapping[str, Collection[str]] = NO_PREFIXES,
 ) -> BiasTrie:
-    """The bias of phrases that count anywhere; `lexicon`: of the search that will use it, for a word in the list is a
-    known one. Raises UserError for a phrase that the recogniser cannot spell.
+    """The bias of phrases, each right after one of the words that `after` has for it, or anywhere; `lexicon`: of the
+    search that will use it, for a word in the list is a known one. Raises UserError for a phrase or word that the
+    recogniser cannot spell.
     """
     phrases = list(map(_plain, phrases))
     spellings = tokenizer.encode_all(phrases)
     for phrase, tokens in zip(phrases, spellings, strict=True):
         if not _is_spelling(tokens, tokenizer):
             raise _cannot_spell("phrases", phrase)
-    begins_V, scored = word_begins(tokenizer), []
+    begins_V = word_begins(tokenizer)
+    groups: dict[frozenset[str], list[tuple[Sequence[int], float]]] = defaultdict(list)
     for phrase, tokens in zip(phrases, spellings, strict=True):
         unknown = _unknown(phrase, tokens, begins_V, lexicon)
         worth = bonus.per_token(len(tokens), unknown.tokens, len(phrases))
-        scored.append((tokens, worth + unknown.owed))
-    return BiasTrie.build(scored, (), begins_V)
+        groups[frozenset(after.get(phrase, ()))].append((tokens, worth + unknown.owed))
+    words = sorted(frozenset().union(*groups))
+    prefixes = {word: spelled(word, tokenizer, "activation prefixes") for word in words}
+    return BiasTrie.from_groups(
+        [BiasGroup(scored, [prefixes[word] for word in sorted(behind)]) for behind, scored in groups.items()],
+        begins_V,
+    )
+
+
+def _words(item: str, kinds: Mapping[str, Sequence[str]], where: str) -> Sequence[str]:
+    """The words of one item of a section's head: itself, or those of a kind."""
+    if not item.startswith("@"):
+        return [item] if item else []
+    if item[1:] not in kinds:
+        known = ", ".join(f"@{kind}" for kind in kinds) or "none; run `dvc repro stream`"
+        raise UserError(f"{where}: no kind of name {item!r}; known are {known}")
+    return kinds[item[1:]]
 
 
 def can_spell(phrase: str, tokenizer: Tokenizer) -> bool:
