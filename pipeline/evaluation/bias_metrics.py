@@ -20,18 +20,17 @@ from pipeline.evaluation import bias_lists
 from pipeline.evaluation.bias_lists import BiasList
 from pipeline.evaluation.biased_wer import biased_wer, with_biased_counts
 from pipeline.evaluation.intervals import wer_interval
-from pipeline.evaluation.name_kinds import words_before
+from pipeline.evaluation.name_kinds import activation_prefixes, words_before
 from pipeline.evaluation.streams import never_ending, run_engine, spread, wake_end_s, words_of
 from pipeline.evaluation.wer import utterance_record, utterance_table, wer
 from pipeline.runtime.endpoint_score import RULE
 from pipeline.runtime.engine import Engine
-from pipeline.runtime.phrases import PhraseBonus, bias_of, can_spell
+from pipeline.runtime.phrases import NAME, PREFIXES_NAME, PhraseBonus, bias_of, can_spell
 
 LISTS = ("0", "10", "100", "1000", "anti")
 CHOSEN_ON = ("100", "1000", "anti")
 TIMED_UTTERANCES, TIMED_ROUNDS = 200, 5
 Grid = tuple[Sequence[float], Sequence[float], Sequence[float]]  # values of the fields of `PhraseBonus`
-Prefixes = Mapping[str, frozenset[str]]  # of each kind of name, `name_kinds.activation_prefixes`
 Spoken = tuple[Sequence[np.ndarray], Sequence[MonoCut]]  # recordings, and their cuts
 
 
@@ -43,17 +42,18 @@ def bias_pass(
     grid: Grid,
     seed: int,
     replicates: int,
-    prefixes: Prefixes,
-) -> tuple[PhraseBonus, dict[str, float]]:
-    """The bonus chosen on dev out of a grid, and `bias/…` of the test set under it.
+) -> tuple[dict[str, Mapping], dict[str, float]]:
+    """What `sotto listen` takes for a phrase file, by file name: the bonus chosen on dev out of a grid, and the words
+    that come before names of each kind. And `bias/…` of the test set under both.
 
-    `train`: its words are distractors, beside the names of the set itself; `prefixes`: of `activation_prefixes`.
+    `train`: its words are distractors, beside the names of the set itself.
     """
-    devs, tests = (
-        (bias_lists.pool_of(cuts, train), words_before([*train, *cuts], prefixes)) for _, cuts in (dev, test)
-    )
-    bonus = choose_bonus(engine, *dev, *devs, grid, seed)
-    return bonus, bias_metrics(engine, *test, *tests, bonus, seed, replicates)
+    prefixes = spellable_prefixes(engine, activation_prefixes(train))
+    pools = [bias_lists.pool_of(cuts, train) for _, cuts in (dev, test)]
+    after = [words_before([*train, *cuts], prefixes) for _, cuts in (dev, test)]
+    bonus = choose_bonus(engine, *dev, pools[0], after[0], grid, seed)
+    chosen = {NAME: asdict(bonus), PREFIXES_NAME: {kind: sorted(words) for kind, words in prefixes.items()}}
+    return chosen, bias_metrics(engine, *test, pools[1], after[1], bonus, seed, replicates)
 
 
 def bias_metrics(
@@ -173,7 +173,7 @@ def spellable_words(engine: Engine, lists: Sequence[BiasList]) -> list[list[str]
     return [[phrase for phrase in chosen.given if known[phrase]] for chosen in lists]
 
 
-def spellable_prefixes(engine: Engine, prefixes: Prefixes) -> dict[str, frozenset[str]]:
+def spellable_prefixes(engine: Engine, prefixes: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
     """Without the words that the recogniser can never write."""
     tokenizer = engine.packed.tokenizer
     return {

@@ -2,8 +2,7 @@
 
 Run:    dvc repro stream                          Cost: three to seven minutes on one core
 Reads:  data/prepare/{train,dev,test}, data/pack/model.sotto, data/language_model
-Writes: data/stream/{endpointer.safetensors,phrases.json,prefixes.json} (`sotto listen`), weights.json (`sotto serve`),
-        metrics.json
+Writes: data/stream/{endpointer.safetensors,phrases.json,prefixes.json,weights.json,metrics.json}
 """
 
 import json
@@ -13,15 +12,13 @@ from pathlib import Path
 from pipeline.cloud.reranker import Reranker
 from pipeline.corpus.shards import load_cuts
 from pipeline.decoding.rescoring import Weights
-from pipeline.evaluation.bias_metrics import bias_pass, spellable_prefixes
+from pipeline.evaluation.bias_metrics import bias_pass
 from pipeline.evaluation.endpoint_metrics import endpoint_metrics
 from pipeline.evaluation.lattice_metrics import second_pass, sent_utterances
-from pipeline.evaluation.name_kinds import activation_prefixes
 from pipeline.evaluation.speed import real_time_factors
 from pipeline.evaluation.streams import left_open, spread
 from pipeline.language.storage import load_language
 from pipeline.params import load_params
-from pipeline.runtime import phrases
 from pipeline.runtime.bundle import load_packed
 from pipeline.runtime.endpoint_score import NAME, digest, write_endpointer
 from pipeline.runtime.engine import Engine
@@ -50,18 +47,11 @@ def main() -> None:
         sent = [sent_utterances(engine, *pair, reranker.words, reranker.candidates) for pair in pairs]
         weights, found = second_pass(*sent, recordings, reranker.candidates, *draws)
         grid = (params.phrase_scores, params.phrase_unknown_scores, params.phrase_size_costs)
-        prefixes = spellable_prefixes(engine, activation_prefixes(train))
-        bonus, biased = bias_pass(engine, *pairs, train, grid, *draws, prefixes)
+        lists, biased = bias_pass(engine, *pairs, train, grid, *draws)
         metrics |= found | biased | {"utterances/stream": len(test)}
         metrics |= real_time_factors(Path(MODEL), run.scratch / NAME, open_ended[: params.timed_utterances])
-        chosen = {
-            "weights.json": json.dumps(asdict(weights)),
-            phrases.NAME: json.dumps(asdict(bonus)),
-            phrases.PREFIXES_NAME: json.dumps(
-                {kind: sorted(words) for kind, words in prefixes.items()}, indent=1
-            ),
-        }
-        files = {NAME: run.scratch / NAME, **{name: text + "\n" for name, text in chosen.items()}}
+        chosen = {"weights.json": asdict(weights), **lists}
+        files = {NAME: run.scratch / NAME, **{name: json.dumps(each) + "\n" for name, each in chosen.items()}}
         run.hand_off("data/stream", metrics=metrics, files=files)
 
 
