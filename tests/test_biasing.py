@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.decoding.beam import BeamSearch
-from pipeline.decoding.biasing import MAX_TOKEN, BiasGroup, BiasTrie
+from pipeline.decoding.bias_groups import MAX_TOKEN, BiasGroup
+from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.search import BeamConfig
 from pipeline.errors import UserError
 from pipeline.evaluation import biased_wer, intervals, wer
@@ -63,18 +64,19 @@ WIDE_GROUP = st.builds(
 )
 
 
-@given(st.lists(WIDE_GROUP, max_size=4), st.data())
-@settings(max_examples=600, deadline=None)
-def test_groups_that_share_prefixes_earn_what_the_definition_says(groups, data):
+@given(st.lists(WIDE_GROUP, max_size=4), st.sets(st.integers(1, 8)), st.data())
+@settings(max_examples=1000, deadline=None)
+def test_groups_that_share_prefixes_earn_what_the_definition_says(groups, begins, data):
     """Of eight tokens, so that many prefixes stand alone and open a gate; pieces make long phrases likely."""
     pieces = [tokens for group in groups for tokens, _ in group.phrases] + [
         prefix for group in groups for prefix in group.prefixes
     ]
     chosen = data.draw(st.lists(st.sampled_from([*pieces, [1], [0]]), max_size=6))
     sequence = [token for piece in chosen for token in piece]
-    trie = BiasTrie.from_groups(groups)
     worths = tuple(pair for group in groups for pair in with_prefixes(group.phrases, group.prefixes))
-    assert total(trie, sequence) == earned(spoken(sequence), worths)
+    assert total(BiasTrie.from_groups(groups), sequence) == earned(spoken(sequence), worths)
+    trie = BiasTrie.from_groups(groups, np.array([token in begins for token in range(9)]))
+    assert total(trie, sequence) == earned(spoken(sequence), worths, frozenset(begins))
 
 
 def test_prefixes_of_the_same_groups_share_their_phrases():
@@ -149,7 +151,8 @@ def test_a_completed_phrase_keeps_its_bonus_and_other_phrases_never_lower_it(phr
 def test_the_state_is_a_function_of_the_longest_suffix_that_is_alive(phrases, sequence):
     trie = BiasTrie.build(phrases)
     sequence = list(spoken(sequence))
-    alive = {tuple(tokens[:length]) for tokens, _ in phrases for length in range(len(tokens) + 1)} | {()}
+    paid = [tokens for tokens, score in phrases if score > 0]
+    alive = {tuple(tokens[:length]) for tokens in paid for length in range(len(tokens) + 1)} | {()}
     suffix = next(sequence[i:] for i in range(len(sequence) + 1) if tuple(sequence[i:]) in alive)
 
     def state(tokens):

@@ -318,7 +318,9 @@ def test_a_long_list_pays_less_for_each_phrase_and_nothing_for_short_ones(model_
     for token in tokenizer.encode("jazz"):
         node, _ = among.step(node, token)
     assert among.pending_G[node] == pytest.approx(max(0.0, 1.5 * num - 0.5 * np.log(8)))
-    assert bonus.per_token(1, 0, 1000) == 0.0 and bias_of([], tokenizer).num_nodes == 1
+    assert (
+        bonus.per_token(np.array([1]), np.array([0]), 1000) == [0.0] and bias_of([], tokenizer).num_nodes == 1
+    )
     with pytest.raises(UserError, match="cannot spell"):
         bias_of(["jazz", "東京"], tokenizer)
 
@@ -349,7 +351,7 @@ def test_the_prefixes_are_those_of_the_run(tmp_path):
 
 def test_phrases_count_after_their_words_alone(model_file):
     tokenizer, bonus = load_packed(model_file).tokenizer, PhraseBonus(1.0, 1.0, 0.0)
-    trie = bias_of(["anna", "jazz"], tokenizer, bonus, after={"anna": {"call", "turn"}, "ivo": {"play"}})
+    trie = bias_of(["anna", "jazz"], tokenizer, bonus, after={"anna": frozenset({"call", "turn"})})
 
     def earned(text):
         node, sum_ = trie.start(), 0.0

@@ -16,59 +16,21 @@ node holds a credit that the next step takes back, as a difference of potentials
 half-way nets 0. A phrase that ends within a word ("an" of "anna") is left half-way too. Bonuses are natural-log
 units if the scores are.
 
-Shapes: Q phrases, X tokens of all of them, G nodes (0 is the root, then level by level), A arcs, K hypotheses.
+Shapes: G nodes (0 is the root, then level by level), A arcs, K hypotheses.
 """
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.decoding.bias_groups import BiasGroup, Tokens, arranged
 from pipeline.decoding.bias_machine import build_machine
 from pipeline.decoding.token_lattice import BLANK_ID
-from pipeline.errors import UserError
 
-MAX_TOKEN = 2**20  # a table as long as the largest token is kept
 _ROOT = 0
 Array = np.ndarray
 EVERY_TOKEN: np.ndarray = np.ones(1, bool)  # `begins_V` where any token may follow a phrase
-
-Tokens = Sequence[int]
-
-
-@dataclass(frozen=True)
-class BiasGroup:
-    """Phrases with their scores (per token); with `prefixes`, they count only right after one of these."""
-
-    phrases: Sequence[tuple[Tokens, float]]
-    prefixes: Sequence[Tokens] = ()
-
-
-class _Phrases(NamedTuple):
-    """As `bias_machine.build_machine` takes them: tokens of all phrases, one phrase after the other; how many each has;
-    its score; its tokens that earn nothing; the gate behind which it stands, the one that it opens.
-    """
-
-    tokens_X: Array
-    lengths_Q: Array
-    scores_Q: Array
-    free_Q: Array
-    behind_Q: Array
-    opens_Q: Array
-
-    def after(self, prefix: Tokens) -> "_Phrases":
-        """Each phrase with an activation prefix in front of it."""
-        starts_Q = self.lengths_Q.cumsum() - self.lengths_Q
-        places = np.repeat(starts_Q, len(prefix))
-        tokens_X = np.insert(self.tokens_X, places, np.tile(prefix, len(starts_Q)))
-        lengths_Q, free_Q = self.lengths_Q + len(prefix), self.free_Q + len(prefix)
-        return self._replace(tokens_X=tokens_X, lengths_Q=lengths_Q, free_Q=free_Q)
-
-    def behind(self, gate: int) -> "_Phrases":
-        return self._replace(behind_Q=np.full_like(self.lengths_Q, gate))
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,32 +70,9 @@ class BiasTrie:
     def from_groups(cls, groups: Sequence[BiasGroup], begins_V: Array = EVERY_TOKEN) -> "BiasTrie":
         """One machine for groups with prefixes of their own: contacts after "call", lamps after "turn on".
 
-        Prefixes of the same groups share one copy of their phrases (a gate, see `bias_machine`), unless a prefix
-        overlaps with others or with phrases that count anywhere. Raises as `build`.
+        Prefixes share the nodes of their phrases where they can (`bias_groups.py`). Raises as `build`.
         """
-        checked = []
-        for group in groups:
-            _checked(group.prefixes, [0.0] * len(group.prefixes), "activation prefix")
-            scores = [score for _, score in group.phrases]
-            checked.append(_checked([tokens for tokens, _ in group.phrases], scores, "bias phrase"))
-        groups_of: dict[tuple[int, ...], set[int]] = defaultdict(set)
-        for number, group in enumerate(groups):
-            for prefix in group.prefixes if group.phrases else ():
-                groups_of[tuple(prefix)].add(number)
-        anywhere = [number for number, group in enumerate(groups) if not group.prefixes]
-        lists = [_checked([], [], "bias phrase"), *(checked[number] for number in anywhere)]
-        begin_with = _by_first_token(tokens for number in anywhere for tokens, _ in groups[number].phrases)
-        others = _by_first_token(groups_of)
-        gates: dict[frozenset[int], int] = {}
-        for prefix, numbers in groups_of.items():
-            firsts = {tokens[0] for number in numbers for tokens, _ in groups[number].phrases}
-            if _stands_alone(prefix, firsts, begin_with, others):
-                gate = gates.setdefault(frozenset(numbers), len(gates) + 1)
-                lists.append(_checked([prefix], [0.0], "")._replace(opens_Q=np.array([gate])))
-            else:
-                lists += [checked[number].after(prefix) for number in numbers]
-        lists += [checked[number].behind(gate) for numbers, gate in gates.items() for number in numbers]
-        return cls(*build_machine(*map(np.concatenate, zip(*lists, strict=True)), begins_V), begins_V)
+        return cls(*build_machine(*arranged(groups, begins_V), begins_V), begins_V)
 
     @property
     def num_nodes(self) -> int:
@@ -182,56 +121,6 @@ class BiasTrie:
     def unfinished(self, node: int) -> int | None:
         """The node itself where it holds credit of a phrase that is not finished, else None."""
         return node if self.credit_G[node] > self.pending_G[node] else None
-
-
-def _checked(sequences: Sequence[Tokens], scores: Sequence[float], what: str) -> _Phrases:
-    """`sequences` with their scores; UserError, naming them `what`, for the first that cannot be boosted."""
-    lengths_Q = np.fromiter(map(len, sequences), np.int64, len(sequences))
-    if not lengths_Q.all():
-        raise UserError(f"{what} {int(lengths_Q.argmin())} is empty; it needs at least one token")
-    scores_Q = np.array(scores, dtype=float)
-    wrong_Q = ~(np.isfinite(scores_Q) & (scores_Q >= 0))
-    if wrong_Q.any():
-        index = int(wrong_Q.argmax())
-        raise UserError(f"{what} {index} has score {scores[index]}; a score is a finite number, 0 or more")
-    tokens_X = np.fromiter(chain.from_iterable(sequences), np.int64, int(lengths_Q.sum()))
-    wrong_X = (tokens_X <= BLANK_ID) | (tokens_X >= MAX_TOKEN)
-    if wrong_X.any():
-        place = int(wrong_X.argmax())
-        index = int(np.searchsorted(lengths_Q.cumsum(), place, side="right"))
-        raise UserError(
-            f"{what} {index} has token {tokens_X[place]}; tokens are {BLANK_ID + 1} to {MAX_TOKEN - 1}, without blank"
-        )
-    none_Q = np.zeros_like(lengths_Q)
-    return _Phrases(tokens_X, lengths_Q, scores_Q, none_Q, none_Q, none_Q)
-
-
-def _by_first_token(sequences: Iterable[Tokens]) -> Mapping[int, list[Tokens]]:
-    found: dict[int, list[Tokens]] = defaultdict(list)
-    for tokens in sequences:
-        found[tokens[0]].append(tokens)
-    return found
-
-
-def _stands_alone(
-    prefix: tuple[int, ...],
-    firsts: Collection[int],
-    anywhere: Mapping[int, Sequence[Tokens]],
-    prefixes: Mapping[int, Sequence[Tokens]],
-) -> bool:
-    """Whether no phrase that counts anywhere and no other prefix begins within `prefix`, is the beginning of it, or
-    goes on from it as one of its own phrases does, whose first tokens are `firsts`.
-
-    Then nothing but the prefix itself is alive where its phrases begin, and they may stand behind a gate.
-    """
-    if any(token in anywhere or token in prefixes for token in prefix[1:]):
-        return False
-    others = [tuple(other) for other in prefixes.get(prefix[0], ()) if tuple(other) != prefix]
-    for other in chain(map(tuple, anywhere.get(prefix[0], ())), others):
-        shared = min(len(other), len(prefix))
-        if other[:shared] == prefix[:shared] and (len(other) <= len(prefix) or other[shared] in firsts):
-            return False
-    return True
 
 
 def _follow(keys_A: Array, targets_A: Array, root_targets: Array, nodes: Array, tokens: Array) -> Array:

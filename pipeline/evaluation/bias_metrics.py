@@ -6,7 +6,7 @@ engine's CPU time for the recordings, times that without a list.
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
 
@@ -61,7 +61,7 @@ def bias_metrics(
     recordings: Sequence[np.ndarray],
     cuts: Sequence[MonoCut],
     pool: Sequence[str],
-    after: Mapping[str, Collection[str]],
+    after: Mapping[str, frozenset[str]],
     bonus: PhraseBonus,
     seed: int,
     replicates: int,
@@ -119,7 +119,7 @@ def choose_bonus(
     recordings: Sequence[np.ndarray],
     cuts: Sequence[MonoCut],
     pool: Sequence[str],
-    after: Mapping[str, Collection[str]],
+    after: Mapping[str, frozenset[str]],
     grid: Grid,
     seed: int,
 ) -> PhraseBonus:

@@ -13,7 +13,7 @@ Source of activation prefixes: see `decoding/biasing.py`.
 import json
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -22,14 +22,15 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.corpus.tokenizer import Tokenizer
-from pipeline.decoding.biasing import BiasGroup, BiasTrie
+from pipeline.decoding.bias_groups import BiasGroup
+from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.lexicon import Lexicon, word_begins
 from pipeline.errors import UserError
 
 NAME = "phrases.json"
 PREFIXES_NAME = "prefixes.json"
 MAX_PHRASES = 100_000
-NO_PREFIXES: Mapping[str, Sequence[str]] = MappingProxyType({})
+_ANYWHERE: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,12 @@ class PhraseBonus:
     unknown_score: float = 4.0
     size_cost: float = 1.25
 
-    def per_token(self, num_tokens: int, num_unknown: int, num_phrases: int) -> float:
-        """Nats a token of a phrase of `num_tokens`, `num_unknown` of them of unknown words, in a list of so many."""
-        more = (self.unknown_score - self.score) * num_unknown - self.size_cost * math.log(num_phrases)
-        return max(0.0, self.score + more / num_tokens)
+    def per_token(self, num_tokens_Q: np.ndarray, num_unknown_Q: np.ndarray, num_phrases: int) -> np.ndarray:
+        """Nats a token of phrases of so many tokens, so many of them of unknown words, in a list of `num_phrases`."""
+        more_Q = (self.unknown_score - self.score) * num_unknown_Q - self.size_cost * math.log(
+            max(1, num_phrases)
+        )
+        return np.maximum(0.0, self.score + more_Q / num_tokens_Q)
 
 
 def find_bonus(recogniser: str | Path) -> PhraseBonus:
@@ -93,7 +96,7 @@ def read_phrases(
     tokenizer: Tokenizer,
     bonus: PhraseBonus = PhraseBonus(),
     lexicon: Lexicon | None = None,
-    kinds: Mapping[str, Sequence[str]] = NO_PREFIXES,
+    kinds: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> BiasTrie:
     """The bias of a phrase file; `lexicon` as for `bias_of`, `kinds` as of `find_prefixes`. Raises UserError naming the
     line that is wrong.
@@ -105,28 +108,24 @@ def read_phrases(
     if len(lines) > MAX_PHRASES:
         raise UserError(f"{path}: {len(lines)} lines are more than the {MAX_PHRASES} phrases allowed")
     begins_V = word_begins(tokenizer)
-    sections: list[tuple[list[list[int]], list[tuple[list[int], float | None, _Unknown]]]] = [([], [])]
+    heads: list[list[list[int]]] = [[]]
+    found: list[
+        tuple[int, list[int], float | None, _Unknown]
+    ] = []  # its section, and its score if it has one
     for number, line in enumerate(lines, 1):
         line, where = line.split("#")[0].strip(), f"{path}, line {number}"
         if line.startswith("[") and line.endswith("]"):
             words = [word for item in line[1:-1].split(",") for word in _words(item.strip(), kinds, where)]
-            sections.append(([spelled(word, tokenizer, where) for word in words], []))
+            heads.append([spelled(word, tokenizer, where) for word in words])
         elif line:
             phrase, _, number_text = line.partition("\t")
             tokens = spelled(phrase, tokenizer, where)
             unknown = _unknown(_plain(phrase), tokens, begins_V, lexicon)
-            sections[-1][1].append((tokens, _score(number_text, where), unknown))
-    size = sum(len(phrases) for _, phrases in sections)
-    groups = [
-        BiasGroup(
-            [
-                (ids, (bonus.per_token(len(ids), unknown.tokens, size) if s is None else s) + unknown.owed)
-                for ids, s, unknown in phrases
-            ],
-            prefixes,
-        )
-        for prefixes, phrases in sections
-    ]
+            found.append((len(heads) - 1, tokens, _score(number_text, where), unknown))
+    worths = _worths([tokens for _, tokens, _, _ in found], [unknown for *_, unknown in found], bonus)
+    groups = [BiasGroup([], head) for head in heads]
+    for (section, tokens, score, unknown), worth in zip(found, worths, strict=True):
+        groups[section].phrases.append((tokens, worth if score is None else score + unknown.owed))
     try:
         return BiasTrie.from_groups(groups, begins_V)
     except UserError as error:
@@ -138,25 +137,22 @@ def bias_of(
     tokenizer: Tokenizer,
     bonus: PhraseBonus = PhraseBonus(),
     lexicon: Lexicon | None = None,
-    after: Mapping[str, Collection[str]] = NO_PREFIXES,
+    after: Mapping[str, frozenset[str]] = MappingProxyType({}),
 ) -> BiasTrie:
     """The bias of phrases, each right after one of the words that `after` has for it, or anywhere; `lexicon`: of the
     search that will use it, for a word in the list is a known one. Raises UserError for a phrase or word that the
     recogniser cannot spell.
     """
     phrases = list(map(_plain, phrases))
-    spellings = tokenizer.encode_all(phrases)
-    for phrase, tokens in zip(phrases, spellings, strict=True):
-        if not _is_spelling(tokens, tokenizer):
-            raise _cannot_spell("phrases", phrase)
+    spellings = _spelled_all(phrases, tokenizer, "phrases")
     begins_V = word_begins(tokenizer)
+    unknown = [_unknown(*pair, begins_V, lexicon) for pair in zip(phrases, spellings, strict=True)]
+    worths = _worths(spellings, unknown, bonus)
     groups: dict[frozenset[str], list[tuple[Sequence[int], float]]] = defaultdict(list)
-    for phrase, tokens in zip(phrases, spellings, strict=True):
-        unknown = _unknown(phrase, tokens, begins_V, lexicon)
-        worth = bonus.per_token(len(tokens), unknown.tokens, len(phrases))
-        groups[frozenset(after.get(phrase, ()))].append((tokens, worth + unknown.owed))
+    for phrase, tokens, worth in zip(phrases, spellings, worths, strict=True):
+        groups[after.get(phrase, _ANYWHERE)].append((tokens, worth))
     words = sorted(frozenset().union(*groups))
-    prefixes = {word: spelled(word, tokenizer, "activation prefixes") for word in words}
+    prefixes = dict(zip(words, _spelled_all(words, tokenizer, "activation prefixes"), strict=True))
     return BiasTrie.from_groups(
         [BiasGroup(scored, [prefixes[word] for word in sorted(behind)]) for behind, scored in groups.items()],
         begins_V,
@@ -186,6 +182,14 @@ def spelled(phrase: str, tokenizer: Tokenizer, where: str) -> list[int]:
     return tokens
 
 
+def _spelled_all(phrases: Sequence[str], tokenizer: Tokenizer, where: str) -> list[list[int]]:
+    spellings = tokenizer.encode_all(phrases)
+    for phrase, tokens in zip(phrases, spellings, strict=True):
+        if not _is_spelling(tokens, tokenizer):
+            raise _cannot_spell(where, phrase)
+    return spellings
+
+
 class _Unknown(NamedTuple):
     """Of a phrase: how many `tokens` its unknown words have; nats a token that the search takes for them (`owed`)."""
 
@@ -197,16 +201,23 @@ _ALL_KNOWN = _Unknown(0, 0.0)
 
 
 def _unknown(phrase: str, tokens: Sequence[int], begins_V: np.ndarray, lexicon: Lexicon | None) -> _Unknown:
-    if lexicon is None:
+    if lexicon is None or phrase in lexicon.words:
         return _ALL_KNOWN
-    strange = [word not in lexicon.words for word in phrase.split()]
-    if not any(strange):
-        return _ALL_KNOWN
+    strange = [word not in lexicon.words for word in phrase.split()] if " " in phrase else [True]
     owed = lexicon.weights.oov_penalty * sum(strange) / len(tokens)
     if all(strange):  # a single word ends here or above, at the cost of neither numpy nor a loop
         return _Unknown(len(tokens), owed)
     word_X = begins_V[list(tokens)].cumsum() - 1  # which word of the phrase each token is of
     return _Unknown(sum(strange[word] for word in word_X.tolist()), owed)
+
+
+def _worths(
+    spellings: Sequence[Sequence[int]], unknown: Sequence[_Unknown], bonus: PhraseBonus
+) -> list[float]:
+    """Nats a token of each phrase of a list, with what the search takes for unknown words given back."""
+    num_tokens_Q = np.array([len(tokens) for tokens in spellings])
+    num_unknown_Q, owed_Q = np.array([*unknown], float).reshape(-1, 2).T
+    return (bonus.per_token(num_tokens_Q, num_unknown_Q, len(spellings)) + owed_Q).tolist()
 
 
 def _plain(phrase: str) -> str:
