@@ -135,7 +135,7 @@ class Lexicon:
         return frozenset(self.ngram.words)
 
     @cached_property
-    def _begun_HV(self) -> Array:
+    def begun_HV(self) -> Array:
         """`ahead_HG` of the places where each token's words begin."""
         return self.ahead_HG[:, self.root_targets_V]
 
@@ -153,7 +153,7 @@ class Lexicon:
         history_X, place_X = np.divmod(nodes_X, self.num_places)
         here_X = self.ahead_HG[history_X, place_X].astype(float)
         left_X, after_X = self._word_ends(history_X, place_X)
-        begun_XV = left_X[:, None] + self._begun_HV[after_X]
+        begun_XV = left_X[:, None] + self.begun_HV[after_X]
         strays_X = np.where(place_X == self.unknown, 0.0, self.ahead_HG[history_X, self.unknown] - here_X)
         bonuses_XV = np.where(self.begins_V, begun_XV, strays_X[:, None])
         begun_XV = after_X[:, None] * self.num_places + self.root_targets_V

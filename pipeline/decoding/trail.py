@@ -7,19 +7,13 @@ said in this frame" is an identity. `token_lattice.best_tokens` of the finished 
 
 from collections.abc import Iterable
 from math import exp
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from pipeline.decoding.token_lattice import BLANK_ID, TokenArc
 
-
-class Trail(NamedTuple):
-    """`token`, emitted in `frame` (80 ms, from the start of the search), behind those of `before`."""
-
-    before: Optional["Trail"]
-    token: int
-    frame: int
-
-
+# The trail before, the token behind it, the frame (80 ms, from the start of the search) that emitted it. A plain tuple:
+# with a list of phrases some are made in every frame, and a named one costs several times as much.
+Trail = tuple[Optional["Trail"], int, int]
 Trails = tuple[Trail | None, ...]  # of each state; None: no token yet
 START: Trails = (None,)
 
@@ -27,11 +21,13 @@ START: Trails = (None,)
 def extend(trails: Trails, moves: Iterable[tuple[int, int]], frame: int) -> Trails:
     """The trails after a frame with these moves, (source, token) of each state."""
     return tuple(
-        [
-            trails[source] if token == BLANK_ID else Trail(trails[source], token, frame)
-            for source, token in moves
-        ]
+        [trails[source] if token == BLANK_ID else (trails[source], token, frame) for source, token in moves]
     )
+
+
+def last_frame(trail: Trail | None) -> int:
+    """The frame of its last token, -1 where it has none."""
+    return trail[2] if trail else -1
 
 
 def moves_of(arcs: Iterable[TokenArc]) -> list[tuple[int, int]]:
@@ -46,8 +42,8 @@ def tokens_of(trail: Trail | None) -> list[int]:
     """Its tokens, the first one first."""
     tokens = []
     while trail is not None:
-        tokens.append(trail.token)
-        trail = trail.before
+        trail, token, _ = trail
+        tokens.append(token)
     return tokens[::-1]
 
 

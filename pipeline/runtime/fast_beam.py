@@ -21,16 +21,7 @@ from pipeline.decoding.lexicon import Lexicon
 from pipeline.decoding.search import BeamConfig
 from pipeline.decoding.token_lattice import BLANK_ID, TokenLattice
 from pipeline.runtime.fast_lattice import FrameArcs, near_best
-from pipeline.runtime.fast_nodes import (
-    Trie,
-    Words,
-    bonuses,
-    costs,
-    final,
-    target_of,
-    word_final,
-    word_target,
-)
+from pipeline.runtime.fast_nodes import Trie, Words, candidates, final, word_final
 from pipeline.runtime.fast_step import compiled, log_sum_exp, predict, product, product_many, tanh
 from pipeline.runtime.fast_weights import Matrix, SearchWeights, nameless
 from pipeline.runtime.tensors import CONTEXT_SIZE
@@ -192,10 +183,8 @@ def _frame(
     trie, words = Trie(*nameless_trie), Words(*nameless_words)
     weights = _named(nameless_weights)
     acoustic_SV = _acoustic(encoded_D, contexts_S2, predicted_SJ, weights)
-    bonus_SV, owes_SV = bonuses(nodes_S, acoustic_SV.shape[1], trie)
-    bonus_SV += costs(words_S, acoustic_SV.shape[1], words)
-    flat_X = _best_first(totals_S, acoustic_SV, bonus_SV, owes_SV, beam)
-    count, num_tokens = len(flat_X), acoustic_SV.shape[1]
+    found = candidates(totals_S, acoustic_SV, nodes_S, words_S, beam, trie, words)
+    count = len(found.total_X)
     most = min(limits[0] + limits[1], count)
     contexts_K2 = np.empty((most, 2), np.int64)
     nodes_K, words_K = np.empty(most, np.int64), np.empty(most, np.int64)
@@ -204,19 +193,12 @@ def _frame(
     has_blank_S = np.zeros(len(totals_S), np.bool_)
     places_3X, scores_2X = np.empty((3, count), np.int64), np.empty((2, count), np.float64)
     num_kept, num_owing, num_arcs = 0, 0, 0
-    is_last_V = np.zeros(num_tokens, np.bool_)
-    is_last_V[BLANK_ID] = True
-    for flat in flat_X:
-        source, token = flat // num_tokens, flat % num_tokens
-        owes = owes_SV[source, token]
+    for x in range(count):
+        source, token, node, word, owes = found.places_X5[x]
         full = num_owing == limits[1] if owes else num_kept - num_owing == limits[0]
-        if full and not is_last_V[token]:
-            continue  # most candidates end here, at little cost
         older, newer = contexts_S2[source, 0], contexts_S2[source, 1]
-        node, word = nodes_S[source], words_S[source]
         if token != BLANK_ID:
             older, newer = newer, token
-            node, word = target_of(node, token, trie), word_target(word, token, words)
         target = 0
         while target < num_kept and (
             contexts_K2[target, 1] != newer
@@ -226,11 +208,10 @@ def _frame(
         ):
             target += 1
         if target == num_kept:
-            if full or (owes and np.sum(nodes_K[:num_kept] == node) >= limits[2]):
+            if full or (owes and _count(node, nodes_K[:num_kept]) >= limits[2]):
                 continue
             contexts_K2[target, 0], contexts_K2[target, 1] = older, newer
             nodes_K[target], words_K[target] = node, word
-            is_last_V[newer] = True
             same = _first_with(older, newer, contexts_S2)
             if same < len(contexts_S2):
                 predicted_KJ[target] = predicted_SJ[same]
@@ -238,11 +219,11 @@ def _frame(
                 _remember(contexts_K2[target], predicted_KJ[target], memo, weights)
             # The first to arrive is the best.
             moves_2K[0, target], moves_2K[1, target] = source, token
-            totals_K[target] = totals_S[source] + acoustic_SV[source, token] + bonus_SV[source, token]
+            totals_K[target] = found.total_X[x]
             num_kept += 1
             num_owing += owes
         places_3X[0, num_arcs], places_3X[1, num_arcs], places_3X[2, num_arcs] = source, target, token
-        scores_2X[0, num_arcs], scores_2X[1, num_arcs] = acoustic_SV[source, token], bonus_SV[source, token]
+        scores_2X[0, num_arcs], scores_2X[1, num_arcs] = acoustic_SV[source, token], found.bonus_X[x]
         has_blank_S[source] |= token == BLANK_ID
         num_arcs += 1
     best, highest = 0, -np.inf
@@ -264,6 +245,14 @@ def _frame(
         places_3X[:, :num_arcs].copy(),
         scores_2X[:, :num_arcs].copy(),
     )
+
+
+@compiled
+def _count(node, nodes_K):
+    count = 0
+    for other in nodes_K:
+        count += other == node
+    return count
 
 
 @compiled
@@ -315,24 +304,5 @@ def _acoustic(encoded_D, contexts_S2, predicted_SJ, weights):
             hidden_CJ[num_rows] = tanh(projected_J + predicted_SJ[s])
             num_rows += 1
     log_prob_CV = product_many(weights.output, hidden_CJ[:num_rows]) + weights.output_bias_V
-    for c in range(num_rows):
-        log_prob_CV[c] -= log_sum_exp(log_prob_CV[c])
+    log_prob_CV -= log_sum_exp(log_prob_CV).reshape(-1, 1)
     return log_prob_CV[row_S]
-
-
-@compiled
-def _best_first(totals_S, acoustic_SV, bonus_SV, owes_SV, beam):
-    """Places s V + v whose sum lies within `beam` of the best that owes nothing, or above it.
-
-    The best first, equal ones in the order of places.
-    """
-    num_states, num_tokens = acoustic_SV.shape
-    total_X, best = np.empty(num_states * num_tokens, np.float64), -np.inf
-    for s in range(num_states):
-        for token in range(num_tokens):
-            total = totals_S[s] + acoustic_SV[s, token] + bonus_SV[s, token]
-            total_X[s * num_tokens + token] = total
-            if total > best and not owes_SV[s, token]:
-                best = total
-    flat_X = np.flatnonzero(total_X >= best - beam)
-    return flat_X[np.argsort(-total_X[flat_X], kind="mergesort")]

@@ -1,4 +1,7 @@
-"""Bias and lexicon as the compiled beam search walks them: the arithmetic of `BiasTrie` and `Lexicon`."""
+"""Bias and lexicon as the compiled beam search walks them: the arithmetic of `BiasTrie` and `Lexicon`.
+
+Shapes: S states, V tokens, X candidates; the others as of `BiasTrie` and `Lexicon`.
+"""
 
 from typing import NamedTuple
 
@@ -30,40 +33,10 @@ class Words(NamedTuple):
     root_targets_V: np.ndarray
     begins_V: np.ndarray
     ahead_HG: np.ndarray
+    begun_HV: np.ndarray
     ends_HK: np.ndarray
     newest_H: np.ndarray
     next_KK: np.ndarray
-
-
-@compiled
-def bonuses(nodes_S, num_tokens, trie):
-    """What each token earns after each node (S, V), and whether the node that it leads to owes (S, V)."""
-    stride = len(trie.root_targets)
-    bonus_SV = np.zeros((len(nodes_S), num_tokens), np.float64)
-    owes_SV = np.zeros((len(nodes_S), num_tokens), np.bool_)
-    if len(trie.credit_G) == 1:
-        return bonus_SV, owes_SV  # no phrases
-    credit_V, root_owes_V = np.empty(num_tokens, np.float64), np.empty(num_tokens, np.bool_)
-    for token in range(num_tokens):
-        target = trie.root_targets[min(token, stride - 1)]
-        credit_V[token], root_owes_V[token] = trie.credit_G[target], owes(target, trie)
-    for s in range(len(nodes_S)):
-        node, bonus_V = nodes_S[s], bonus_SV[s]
-        bonus_V[:], owes_SV[s, :] = credit_V, root_owes_V
-        arc = np.searchsorted(trie.keys_A, node * stride)
-        while trie.keys_A[arc] < (node + 1) * stride:
-            token, target = trie.keys_A[arc] - node * stride, trie.targets_A[arc]
-            if token < num_tokens:
-                bonus_V[token], owes_SV[s, token] = trie.credit_G[target], owes(target, trie)
-            arc += 1
-        lent, pending = trie.credit_G[node], trie.pending_G[node]
-        bonus_V -= lent
-        if pending != 0.0:
-            for token in range(num_tokens):
-                if trie.begins_V[min(token, len(trie.begins_V) - 1)]:
-                    bonus_V[token] += pending
-        bonus_V[BLANK_ID], owes_SV[s, BLANK_ID] = 0.0, owes(node, trie)
-    return bonus_SV, owes_SV
 
 
 @compiled
@@ -78,37 +51,94 @@ def final(node, trie):
     return trie.pending_G[node] - trie.credit_G[node]
 
 
-@compiled
-def target_of(node, token, trie):
-    """Where `token`, no blank, leads from `node`."""
-    stride = len(trie.root_targets)
-    token = min(token, stride - 1)
-    key = node * stride + token
-    arc = np.searchsorted(trie.keys_A, key)
-    return trie.targets_A[arc] if trie.keys_A[arc] == key else trie.root_targets[token]
+class Candidates(NamedTuple):
+    """What may follow in a frame, the best first: source state, token, nodes that they lead to, whether that of the
+    bias owes; what bias and lexicon pay, and the sum with all before.
+    """
+
+    places_X5: np.ndarray
+    bonus_X: np.ndarray
+    total_X: np.ndarray
 
 
 @compiled
-def costs(words_S, num_tokens, words):
-    """What each token earns after each node of the lexicon (S, V)."""
-    num_places = len(words.class_G)
+def candidates(totals_S, acoustic_SV, nodes_S, words_S, beam, trie, words):
+    """`Candidates` whose sum lies within `beam` of the best that owes nothing, or above it; equal ones by state and
+    token.
+
+    What most tokens earn is never worked out: too much for them would still be too little. At most a token earns, beside
+    those of a phrase that has begun, what the best first token of a phrase does and the end of a word.
+    """
+    num_states, num_tokens = acoustic_SV.shape
+    lowest, stride = -np.inf, len(trie.root_targets)
+    credit_V, most_V = np.empty(num_tokens, np.float32), np.empty(num_tokens, np.float32)
+    for token in range(num_tokens):
+        credit_V[token] = trie.credit_G[trie.root_targets[min(token, stride - 1)]]
+    for s in range(num_states):
+        if not owes(nodes_S[s], trie):
+            lowest = max(lowest, totals_S[s] + acoustic_SV[s, BLANK_ID] - beam)
+    places_X5, scores_X2, count = np.empty((256, 5), np.int64), np.empty((256, 2), np.float64), 0
+    arc_V, state_of_arc_V = np.empty(num_tokens, np.int64), np.full(num_tokens, -1)
+    num_places, best = len(words.class_G), -np.inf
     unknown = num_places - 1
-    cost_SV = np.empty((len(words_S), num_tokens), np.float64)
-    for s in range(len(words_S)):
-        history, place, cost_V = words_S[s] // num_places, words_S[s] % num_places, cost_SV[s]
+    for s in range(num_states):
+        node, word = nodes_S[s], words_S[s]
+        lent, pending = trie.credit_G[node], trie.pending_G[node]
+        history, place = word // num_places, word % num_places
         left, after = _word_ends(history, place, words)
-        here, ahead_G, begun_G = (
-            words.ahead_HG[history, place],
-            words.ahead_HG[history],
-            words.ahead_HG[after],
-        )
+        ahead_G, begun_V = words.ahead_HG[history], words.begun_HV[after]
+        here, first_arc, last_arc = ahead_G[place], words.first_arc_G[place], words.first_arc_G[place + 1]
         strays = 0.0 if place == unknown else np.float64(ahead_G[unknown]) - here
+        state_of_arc_V[BLANK_ID] = s
+        arc = np.searchsorted(trie.keys_A, node * stride)
+        while trie.keys_A[arc] < (node + 1) * stride:
+            token = trie.keys_A[arc] - node * stride
+            if token < num_tokens:
+                arc_V[token], state_of_arc_V[token] = trie.targets_A[arc], s
+            arc += 1
+        least = np.float32(lowest - totals_S[s] + lent - pending - 1e-3)
+        most_new, most_old = np.float32(left), np.float32(max(strays, 0.0))
         for token in range(num_tokens):
-            cost_V[token] = left + begun_G[words.root_targets_V[token]] if words.begins_V[token] else strays
-        for arc in range(words.first_arc_G[place], words.first_arc_G[place + 1]):
-            cost_V[words.tokens_A[arc]] = np.float64(ahead_G[words.targets_A[arc]]) - here
-        cost_V[BLANK_ID] = 0.0
-    return cost_SV
+            most = most_new + begun_V[token] if words.begins_V[token] else most_old
+            most_V[token] = acoustic_SV[s, token] + credit_V[token] + most
+        for token in range(num_tokens):
+            in_phrase = state_of_arc_V[token] == s
+            if most_V[token] < least and not in_phrase:
+                continue  # most end here
+            if token == BLANK_ID:
+                target, word_target, bonus = node, word, 0.0
+            else:
+                target = arc_V[token] if in_phrase else trie.root_targets[min(token, stride - 1)]
+                bonus = trie.credit_G[target] - lent
+                if trie.begins_V[min(token, len(trie.begins_V) - 1)]:
+                    bonus += pending
+                if words.begins_V[token]:
+                    word_target = after * num_places + words.root_targets_V[token]
+                    bonus += left + begun_V[token]
+                else:
+                    arc = first_arc + np.searchsorted(words.tokens_A[first_arc:last_arc], token)
+                    if arc < last_arc and words.tokens_A[arc] == token:
+                        word_target = history * num_places + words.targets_A[arc]
+                        bonus += np.float64(ahead_G[words.targets_A[arc]]) - here
+                    else:
+                        word_target = history * num_places + unknown
+                        bonus += strays
+            total = totals_S[s] + acoustic_SV[s, token] + bonus
+            if total < lowest:
+                continue
+            if count == len(places_X5):
+                places_X5 = np.concatenate((places_X5, np.empty_like(places_X5)))
+                scores_X2 = np.concatenate((scores_X2, np.empty_like(scores_X2)))
+            places_5 = places_X5[count]
+            places_5[0], places_5[1], places_5[2], places_5[3] = s, token, target, word_target
+            places_5[4] = owes(target, trie)
+            scores_X2[count, 0], scores_X2[count, 1] = bonus, total
+            if total > best and not places_5[4]:
+                best = total
+            count += 1
+    kept_X = np.flatnonzero(scores_X2[:count, 1] >= best - beam)
+    order_X = kept_X[np.argsort(-scores_X2[kept_X, 1], kind="mergesort")]
+    return Candidates(places_X5[order_X], scores_X2[order_X, 0], scores_X2[order_X, 1])
 
 
 @compiled
@@ -126,16 +156,3 @@ def word_final(word, words):
     """The last bonus of an utterance that ends at the lexicon's node `word`."""
     left, after = _word_ends(word // len(words.class_G), word % len(words.class_G), words)
     return left + words.ends_HK[after, 0]
-
-
-@compiled
-def word_target(word, token, words):
-    """Where `token`, no blank, leads from the lexicon's node `word`."""
-    num_places = len(words.class_G)
-    history, place = word // num_places, word % num_places
-    if words.begins_V[token]:
-        return _word_ends(history, place, words)[1] * num_places + words.root_targets_V[token]
-    first, last = words.first_arc_G[place], words.first_arc_G[place + 1]
-    arc = first + np.searchsorted(words.tokens_A[first:last], token)
-    known = arc < last and words.tokens_A[arc] == token
-    return history * num_places + (words.targets_A[arc] if known else num_places - 1)

@@ -132,7 +132,7 @@ def _best_symbol(encoded_D, predicted_J, weights):
     projected_J = product(weights.encoder_projection, encoded_D) + weights.encoder_projection_bias_J
     logit_V = product(weights.output, tanh(projected_J + predicted_J)) + weights.output_bias_V
     best = np.argmax(logit_V)
-    return best, logit_V[best] - log_sum_exp(logit_V)
+    return best, logit_V[best] - log_sum_exp(logit_V.reshape(1, -1))[0]
 
 
 @compiled
@@ -147,22 +147,29 @@ def product(matrix, x_C):
 def product_many(matrix, x_SC):
     """`product` of each of S vectors, within rounding: four at a time, so that an integer is made a float only once."""
     num_vectors, num_columns = x_SC.shape
-    y_SR = np.zeros((num_vectors + -num_vectors % 4, len(matrix.scale_R)), np.float32)
-    x_CS = np.zeros((num_columns + num_columns % 2, len(y_SR)), np.float32)
-    x_CS[:num_columns, :num_vectors] = x_SC.T
-    for s in range(0, len(y_SR), 4):
+    y_SR = np.zeros((num_vectors, len(matrix.scale_R)), np.float32)
+    whole = num_vectors // 4 * 4
+    for s in range(0, whole, 4):
         a_R, b_R, p_R, q_R = y_SR[s], y_SR[s + 1], y_SR[s + 2], y_SR[s + 3]
-        for c in range(0, num_columns, 2):
-            x_4, z_4 = x_CS[c, s : s + 4], x_CS[c + 1, s : s + 4]
-            first_R, second_R = matrix.integers_CR[c], matrix.integers_CR[min(c + 1, num_columns - 1)]
-            xa, xb, xp, xq, za, zb, zp, zq = x_4[0], x_4[1], x_4[2], x_4[3], z_4[0], z_4[1], z_4[2], z_4[3]
+        a_C, b_C, p_C, q_C = x_SC[s], x_SC[s + 1], x_SC[s + 2], x_SC[s + 3]
+        for c in range(0, num_columns - 1, 2):
+            first_R, second_R = matrix.integers_CR[c], matrix.integers_CR[c + 1]
+            xa, xb, xp, xq = a_C[c], b_C[c], p_C[c], q_C[c]
+            za, zb, zp, zq = a_C[c + 1], b_C[c + 1], p_C[c + 1], q_C[c + 1]
             for r in range(len(a_R)):
                 first, second = np.float32(first_R[r]), np.float32(second_R[r])
                 a_R[r] += first * xa + second * za
                 b_R[r] += first * xb + second * zb
                 p_R[r] += first * xp + second * zp
                 q_R[r] += first * xq + second * zq
-    return y_SR[:num_vectors] * matrix.scale_R
+        if num_columns % 2:
+            for s_last in range(s, s + 4):
+                _accumulate(
+                    matrix.integers_CR[num_columns - 1 :], x_SC[s_last, num_columns - 1 :], y_SR[s_last]
+                )
+    for s in range(whole, num_vectors):
+        _accumulate(matrix.integers_CR, x_SC[s], y_SR[s])
+    return y_SR * matrix.scale_R
 
 
 @compiled
@@ -207,32 +214,44 @@ def tanh(x_D):
 
 
 @compiled
-def log_sum_exp(x_V):
-    """log Σ exp x within 2e-6. Sixteen sums at a time: a single one would wait for each addition."""
-    highest = x_V[0]
-    for x in x_V:
-        highest = x if x > highest else highest
-    y_V, whole = exp(x_V - highest), len(x_V) // LANES * LANES
-    sum_L, total = np.zeros(LANES, np.float32), ZERO
-    for v in range(0, whole, LANES):
-        for lane in range(LANES):
-            sum_L[lane] += y_V[v + lane]
-    for part in sum_L:
-        total += part
-    for y in y_V[whole:]:
-        total += y
-    return highest + np.log(total)
+def log_sum_exp(x_SV):
+    """log Σ exp x of each row (S,), within 2e-6. Sixteen sums at a time: a single one would wait for each addition."""
+    num_rows, num_columns = x_SV.shape
+    whole = num_columns // LANES * LANES
+    sum_S = np.empty(num_rows, np.float32)
+    y_V, power_V = np.empty(num_columns, np.float32), np.empty(num_columns, np.float32)
+    part_L = np.empty(LANES, np.float32)
+    for s in range(num_rows):
+        x_V, total = x_SV[s], ZERO
+        part_L[:] = x_V[0]
+        for v in range(0, whole, LANES):
+            for lane in range(LANES):
+                part_L[lane] = x_V[v + lane] if x_V[v + lane] > part_L[lane] else part_L[lane]
+        highest = part_L.max()
+        for x in x_V[whole:]:
+            highest = x if x > highest else highest
+        _exp(x_V, highest, y_V, power_V)
+        part_L[:] = ZERO
+        for v in range(0, whole, LANES):
+            for lane in range(LANES):
+                part_L[lane] += y_V[v + lane] * power_V[v + lane]
+        for part in part_L:
+            total += part
+        for v in range(whole, num_columns):
+            total += y_V[v] * power_V[v]
+        sum_S[s] = highest + np.log(total)
+    return sum_S
 
 
 @compiled
-def exp(x_D):
-    """exp of numbers up to 80 within 2e-7 of it: a polynomial times a power of two, which vectorises.
+def _exp(x_D, shift, y_D, power_D):
+    """exp(x - shift), at most exp 80, within 2e-7 of it, as y times power: a polynomial and a power of two.
 
     Coefficients: Cephes' `expf`.
     """
-    y_D, power_D = np.empty(len(x_D), np.float32), np.empty(len(x_D), np.float32)
     for d in range(len(x_D)):
-        x = x_D[d] if x_D[d] > LOWEST else LOWEST
+        x = x_D[d] - shift
+        x = x if x > LOWEST else LOWEST
         power_D[d] = x * LOG2_E + TO_INTEGER
         power = power_D[d] - TO_INTEGER
         rest = x - power * LN_2_HIGH - power * LN_2_LOW
@@ -243,4 +262,3 @@ def exp(x_D):
     bits_D = power_D.view(np.int32)
     for d in range(len(x_D)):
         bits_D[d] = (bits_D[d] << MANTISSA_BITS) + BITS_OF_ONE
-    return y_D * bits_D.view(np.float32)

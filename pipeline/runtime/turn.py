@@ -95,8 +95,7 @@ def search_frame(
     text = turn.text if best is turn.best else spell(trail.tokens_of(best))
     changed = text != turn.text
     # The best path may change in the past, so the features are set from it instead of counted on.
-    last_token_frame = best.frame if best else -1
-    known = PauseState(turn.pause.num_frames, last_token_frame, len(text.split()), turn.pause.blanks)
+    known = PauseState(turn.pause.num_frames, trail.last_frame(best), len(text.split()), turn.pause.blanks)
     pause_D, pause = pause_step(known, 0, 0, turn.search.blank_posterior(beam))
     after = {"beam": beam, "trails": trails, "best": best, "text": text, "pause": pause}
     if changed or frame - turn.endpoint.quiet_since_frame <= settle_frames:
