@@ -13,7 +13,7 @@ Shapes: Q phrases, X tokens of all of them, one phrase after the other; G nodes 
 import numpy as np
 from numba import njit
 
-NO_ARC = np.iinfo(np.int64).max  # after the last key, so that every search ends on a key
+NO_TOKEN = np.iinfo(np.int32).max
 _ROOT = 0
 
 compiled = njit(cache=True)  # without fast maths: what is lent must be taken back to the last bit
@@ -21,7 +21,7 @@ compiled = njit(cache=True)  # without fast maths: what is lent must be taken ba
 
 @compiled
 def build_machine(tokens_X, lengths_Q, scores_Q, free_Q, behind_Q, opens_Q, begins_V):
-    """(keys_A, targets_A, root_targets, credit_G, pending_G) of the `BiasTrie` of Q checked phrases.
+    """(first_arc_G, tokens_A, targets_A, root_targets, credit_G, pending_G) of the `BiasTrie` of Q checked phrases.
 
     `scores_Q`: nats a token; the first `free_Q` tokens of a phrase, its activation prefix, earn nothing. `behind_Q`:
     the gate (1, 2, …) behind which a phrase stands; `opens_Q`: the one that it opens, a prefix then; 0: none.
@@ -32,9 +32,9 @@ def build_machine(tokens_X, lengths_Q, scores_Q, free_Q, behind_Q, opens_Q, begi
     parents_G, tokens_G, promised_G, worth_G, opens_G = _nodes(
         tokens_X, lengths_Q, scores_Q, free_Q, behind_Q, opens_Q, stride
     )
-    keys_A, targets_A, root_targets, failures_G = _arcs(parents_G, tokens_G, opens_G, stride)
+    first_arc_G, tokens_A, targets_A, root_targets, failures_G = _arcs(parents_G, tokens_G, opens_G, stride)
     credit_G, pending_G = _bonuses(parents_G, tokens_G, failures_G, promised_G, worth_G, begins_V)
-    return keys_A, targets_A, root_targets, credit_G, pending_G
+    return first_arc_G, tokens_A, targets_A, root_targets, credit_G, pending_G
 
 
 @compiled
@@ -84,35 +84,35 @@ def _nodes(tokens_X, lengths_Q, scores_Q, free_Q, behind_Q, opens_Q, stride):
 
 @compiled
 def _arcs(parents_G, tokens_G, opens_G, stride):
-    """(keys_A, targets_A, root_targets, failures_G).
+    """(first_arc_G, with one entry more than there are nodes; tokens_A, targets_A, root_targets, failures_G).
 
     All arcs of a node are those of its failure node unless it has its own, so a step never walks a failure chain. The
     root's arcs are left out everywhere, which keeps the table near the size of the trie.
     """
     num_nodes, num_arcs, child = len(parents_G), 0, 1
-    root_targets, failures_G = np.zeros(stride, np.int64), np.zeros(num_nodes, np.int64)
+    root_targets, failures_G = np.zeros(stride, np.int32), np.zeros(num_nodes, np.int64)
     while child < num_nodes and parents_G[child] == _ROOT:
         root_targets[tokens_G[child]] = child
         child += 1
     root_targets[0] = _ROOT  # gates have blank for a token, which leads nowhere
-    keys_A, targets_A = np.empty(2 * num_nodes, np.int64), np.empty(2 * num_nodes, np.int64)
-    first_arc_G = np.zeros(num_nodes + 1, np.int64)
+    tokens_A, targets_A = np.empty(2 * num_nodes, np.int32), np.empty(2 * num_nodes, np.int32)
+    first_arc_G = np.zeros(num_nodes + 1, np.int32)
     for node in range(1, num_nodes):
         if opens_G[node]:
             failures_G[node] = opens_G[node]
         failure = failures_G[node]
-        arc, arc_end = first_arc_G[failure], first_arc_G[failure + 1]
+        arc, arc_end = np.int64(first_arc_G[failure]), np.int64(first_arc_G[failure + 1])
         child_end = child
         while child_end < num_nodes and parents_G[child_end] == node:
             child_end += 1
-        most = num_arcs + child_end - child + arc_end - arc + 1
-        if most > len(keys_A):
-            spare_A = np.empty(most, np.int64)
-            keys_A, targets_A = np.append(keys_A, spare_A), np.append(targets_A, spare_A)
+        most = num_arcs + child_end - child + arc_end - arc
+        if most > len(tokens_A):
+            spare_A = np.empty(most, np.int32)
+            tokens_A, targets_A = np.append(tokens_A, spare_A), np.append(targets_A, spare_A)
         while child < child_end or arc < arc_end:
-            own = node * stride + tokens_G[child] if child < child_end else NO_ARC
-            inherited = keys_A[arc] + (node - failure) * stride if arc < arc_end else NO_ARC
-            keys_A[num_arcs] = min(own, inherited)
+            own = tokens_G[child] if child < child_end else NO_TOKEN
+            inherited = np.int64(tokens_A[arc]) if arc < arc_end else NO_TOKEN
+            tokens_A[num_arcs] = min(own, inherited)
             if own > inherited:
                 targets_A[num_arcs] = targets_A[arc]
             else:
@@ -123,8 +123,7 @@ def _arcs(parents_G, tokens_G, opens_G, stride):
                 arc += 1
             num_arcs += 1
         first_arc_G[node + 1] = num_arcs
-    keys_A[num_arcs], targets_A[num_arcs] = NO_ARC, _ROOT
-    return keys_A[: num_arcs + 1].copy(), targets_A[: num_arcs + 1].copy(), root_targets, failures_G
+    return first_arc_G, tokens_A[:num_arcs].copy(), targets_A[:num_arcs].copy(), root_targets, failures_G
 
 
 @compiled

@@ -37,12 +37,14 @@ EVERY_TOKEN: np.ndarray = np.ones(1, bool)  # `begins_V` where any token may fol
 class BiasTrie:
     """The machine. A state is one int, so it can stand in a hypothesis and be compared when paths merge.
 
-    `keys_A` (sorted, node * stride + token) lead to `targets_A`; a token without an arc leads to where the root goes
-    with it. `credit_G` is lent while a node is held; of it, `pending_G` is earned for good when the next token begins a
+    `tokens_A` (sorted) from a node's entry in `first_arc_G` to the next one lead to `targets_A`; a token without an arc
+    leads to where the root goes with it: `root_targets`, whose last, empty entry stands for all tokens behind it.
+    `credit_G` is lent while a node is held; of it, `pending_G` is earned for good when the next token begins a
     word (`begins_V`, whose last entry stands for all tokens behind it) or none comes.
     """
 
-    keys_A: Array
+    first_arc_G: Array
+    tokens_A: Array
     targets_A: Array
     root_targets: Array
     credit_G: Array
@@ -86,28 +88,27 @@ class BiasTrie:
         """(next node, bonus of this token; negative where credit is taken back). Blank: (node, 0)."""
         if token == BLANK_ID:
             return node, 0.0
-        target = _ROOT
-        stride = len(self.root_targets)
-        if token < stride:
-            key = node * stride + token
-            arc = self.keys_A.searchsorted(key)
-            target = int(self.targets_A[arc] if self.keys_A[arc] == key else self.root_targets[token])
+        first, last = self.first_arc_G[node : node + 2]
+        arc = first + self.tokens_A[first:last].searchsorted(token)
+        found = arc < last and self.tokens_A[arc] == token
+        target = int(
+            self.targets_A[arc] if found else self.root_targets[min(token, len(self.root_targets) - 1)]
+        )
         kept = self.pending_G[node] if self.begins_V[min(token, len(self.begins_V) - 1)] else 0.0
         return target, float(self.credit_G[target] - self.credit_G[node] + kept)
 
-    def step_many(self, nodes_K: Array, tokens_K: Array) -> tuple[Array, Array]:
-        """`step` of each pair. The two broadcast: (K, 1) nodes and (V,) tokens give all (K, V) continuations."""
-        nodes_K, tokens_K = np.broadcast_arrays(nodes_K, tokens_K)
-        targets_K = _follow(self.keys_A, self.targets_A, self.root_targets, nodes_K, tokens_K)
-        begins_K = self.begins_V[np.minimum(tokens_K, len(self.begins_V) - 1)]
-        kept_K = np.where(begins_K, self.pending_G[nodes_K], 0.0)
-        bonuses_K = self.credit_G[targets_K] - self.credit_G[nodes_K] + kept_K
-        blank_K = tokens_K == BLANK_ID
-        return np.where(blank_K, nodes_K, targets_K), np.where(blank_K, 0.0, bonuses_K)
-
     def row(self, node: int, num_tokens: int) -> tuple[tuple[int, ...], Array]:
         """`step` of all tokens: (their nodes, bonus_V)."""
-        nodes_V, bonus_V = self.step_many(np.array(node), np.arange(num_tokens))
+        tokens_V = np.arange(num_tokens)
+        nodes_V = self.root_targets[np.minimum(tokens_V, len(self.root_targets) - 1)]
+        first, last = self.first_arc_G[node : node + 2]
+        last = first + self.tokens_A[first:last].searchsorted(num_tokens)
+        nodes_V[self.tokens_A[first:last]] = self.targets_A[first:last]
+        kept_V = np.where(
+            self.begins_V[np.minimum(tokens_V, len(self.begins_V) - 1)], self.pending_G[node], 0.0
+        )
+        bonus_V = self.credit_G[nodes_V] - self.credit_G[node] + kept_V
+        nodes_V[BLANK_ID], bonus_V[BLANK_ID] = node, 0.0
         return tuple(nodes_V.tolist()), bonus_V
 
     def finals(self, nodes_K: Array) -> Array:
@@ -121,12 +122,3 @@ class BiasTrie:
     def unfinished(self, node: int) -> int | None:
         """The node itself where it holds credit of a phrase that is not finished, else None."""
         return node if self.credit_G[node] > self.pending_G[node] else None
-
-
-def _follow(keys_A: Array, targets_A: Array, root_targets: Array, nodes: Array, tokens: Array) -> Array:
-    """Where each node goes with its token; tokens of no phrase share the last, empty entry of `root_targets`."""
-    stride = len(root_targets)
-    tokens = np.minimum(tokens, stride - 1)
-    keys = nodes * np.int64(stride) + tokens
-    arcs = keys_A.searchsorted(keys)
-    return np.where(keys_A[arcs] == keys, targets_A[arcs], root_targets[tokens])

@@ -11,10 +11,14 @@ from pipeline.decoding.token_lattice import BLANK_ID
 from pipeline.runtime.fast_step import compiled
 
 
+ROUNDING = 1e-3  # nats, more than float32 loses in a sum of four
+
+
 class Trie(NamedTuple):
     """The arrays of a `BiasTrie`, as the compiled search reads them."""
 
-    keys_A: np.ndarray
+    first_arc_G: np.ndarray
+    tokens_A: np.ndarray
     targets_A: np.ndarray
     root_targets: np.ndarray
     credit_G: np.ndarray
@@ -66,8 +70,8 @@ def candidates(totals_S, acoustic_SV, nodes_S, words_S, beam, trie, words):
     """`Candidates` whose sum lies within `beam` of the best that owes nothing, or above it; equal ones by state and
     token.
 
-    What most tokens earn is never worked out: too much for them would still be too little. At most a token earns, beside
-    those of a phrase that has begun, what the best first token of a phrase does and the end of a word.
+    What most tokens earn is never worked out, for the most that they may earn is too little: a word earns nothing more
+    within it, so that `most_V` bounds the sums of all tokens that do not go on with a phrase.
     """
     num_states, num_tokens = acoustic_SV.shape
     lowest, stride = -np.inf, len(trie.root_targets)
@@ -90,13 +94,11 @@ def candidates(totals_S, acoustic_SV, nodes_S, words_S, beam, trie, words):
         here, first_arc, last_arc = ahead_G[place], words.first_arc_G[place], words.first_arc_G[place + 1]
         strays = 0.0 if place == unknown else np.float64(ahead_G[unknown]) - here
         state_of_arc_V[BLANK_ID] = s
-        arc = np.searchsorted(trie.keys_A, node * stride)
-        while trie.keys_A[arc] < (node + 1) * stride:
-            token = trie.keys_A[arc] - node * stride
+        for arc in range(trie.first_arc_G[node], trie.first_arc_G[node + 1]):
+            token = trie.tokens_A[arc]
             if token < num_tokens:
                 arc_V[token], state_of_arc_V[token] = trie.targets_A[arc], s
-            arc += 1
-        least = np.float32(lowest - totals_S[s] + lent - pending - 1e-3)
+        least = np.float32(lowest - totals_S[s] + lent - pending - ROUNDING)
         most_new, most_old = np.float32(left), np.float32(max(strays, 0.0))
         for token in range(num_tokens):
             most = most_new + begun_V[token] if words.begins_V[token] else most_old
