@@ -10,7 +10,6 @@ import numpy as np
 from pipeline.decoding.token_lattice import BLANK_ID
 from pipeline.runtime.fast_step import compiled
 
-
 ROUNDING = 1e-3  # nats, more than float32 loses in a sum of four
 
 
