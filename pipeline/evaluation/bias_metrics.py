@@ -29,7 +29,7 @@ from pipeline.runtime.phrases import NAME, PREFIXES_NAME, PhraseBonus, bias_of, 
 
 LISTS = ("0", "10", "100", "1000", "anti")
 CHOSEN_ON = ("100", "1000", "anti")
-TIMED_UTTERANCES, TIMED_ROUNDS = 200, 5
+TIMED_UTTERANCES, TIMED_ROUNDS = 200, 3
 Grid = tuple[Sequence[float], Sequence[float], Sequence[float]]  # values of the fields of `PhraseBonus`
 Spoken = tuple[Sequence[np.ndarray], Sequence[MonoCut]]  # recordings, and their cuts
 

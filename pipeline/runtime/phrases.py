@@ -146,13 +146,17 @@ def bias_of(
     phrases = list(map(_plain, phrases))
     spellings = _spelled_all(phrases, tokenizer, "phrases")
     begins_V = word_begins(tokenizer)
-    unknown = [_unknown(*pair, begins_V, lexicon) for pair in zip(phrases, spellings, strict=True)]
+    words = lexicon.words if lexicon else ()
+    unknown = [  # most phrases of a long list are words of the lexicon, and a call for each of them would cost time
+        _ALL_KNOWN if phrase in words else _unknown(phrase, tokens, begins_V, lexicon)
+        for phrase, tokens in zip(phrases, spellings, strict=True)
+    ]
     worths = _worths(spellings, unknown, bonus)
     groups: dict[frozenset[str], list[tuple[Sequence[int], float]]] = defaultdict(list)
     for phrase, tokens, worth in zip(phrases, spellings, worths, strict=True):
         groups[after.get(phrase, _ANYWHERE)].append((tokens, worth))
-    words = sorted(frozenset().union(*groups))
-    prefixes = dict(zip(words, _spelled_all(words, tokenizer, "activation prefixes"), strict=True))
+    before = sorted(frozenset().union(*groups))
+    prefixes = dict(zip(before, _spelled_all(before, tokenizer, "activation prefixes"), strict=True))
     return BiasTrie.from_groups(
         [BiasGroup(scored, [prefixes[word] for word in sorted(behind)]) for behind, scored in groups.items()],
         begins_V,
@@ -216,7 +220,8 @@ def _worths(
 ) -> list[float]:
     """Nats a token of each phrase of a list, with what the search takes for unknown words given back."""
     num_tokens_Q = np.array([len(tokens) for tokens in spellings])
-    num_unknown_Q, owed_Q = np.array([*unknown], float).reshape(-1, 2).T
+    num_unknown_Q = np.array([each.tokens for each in unknown], float)
+    owed_Q = np.array([each.owed for each in unknown], float)
     return (bonus.per_token(num_tokens_Q, num_unknown_Q, len(spellings)) + owed_Q).tolist()
 
 
