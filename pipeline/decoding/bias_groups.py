@@ -45,10 +45,6 @@ class Phrases(NamedTuple):
     behind_Q: Array
     opens_Q: Array
 
-    @classmethod
-    def joined(cls, lists: Sequence["Phrases"]) -> "Phrases":
-        return cls(*map(np.concatenate, zip(*lists, strict=True)))
-
     @property
     def starts_Q(self) -> Array:
         return self.lengths_Q.cumsum() - self.lengths_Q
@@ -84,22 +80,33 @@ def arranged(groups: Sequence[BiasGroup], begins_V: Array) -> Phrases:
         for prefix in dict.fromkeys(map(tuple, group.prefixes)):
             groups_of[prefix].append(number)
     _checked(list(groups_of), [0.0] * len(groups_of), "activation prefix")
-    nothing = every.of(np.zeros(0, np.int64))
-    anywhere = [every.of(members[number]) for number, group in enumerate(groups) if not group.prefixes]
-    plain = Phrases.joined([nothing, *anywhere])
-    firsts = [set(every.tokens_X[every.starts_Q[each]].tolist()) for each in members]
+    anywhere = [members[number] for number, group in enumerate(groups) if not group.prefixes]
+    plain = every.of(_together(anywhere))
+    first_Q = every.tokens_X[every.starts_Q]
+    firsts = [set(first_Q[each].tolist()) for each in members]
     alone = _standing_alone(groups_of, firsts, plain, begins_V)
+    gated = _gated(every, members, {prefix: groups_of.pop(prefix) for prefix in alone})
+    copies = [
+        every.of(members[number]).after(prefix) for prefix, numbers in groups_of.items() for number in numbers
+    ]
+    return Phrases(*map(np.concatenate, zip(plain, *gated, *copies, strict=True)))
+
+
+def _gated(
+    every: Phrases, members: Sequence[Array], groups_of: Mapping[Prefix, Sequence[int]]
+) -> tuple[Phrases, Phrases]:
+    """The prefixes as openers of gates, one for all prefixes of the same groups; the phrases behind these."""
     gates: dict[tuple[int, ...], int] = {}
-    opens = [gates.setdefault(tuple(groups_of[prefix]), 1 + len(gates)) for prefix in alone]
-    openers = _checked(alone, [0.0] * len(alone), "activation prefix")._replace(
-        opens_Q=np.array(opens, np.int64)
-    )
+    opens = [gates.setdefault(tuple(numbers), 1 + len(gates)) for numbers in groups_of.values()]
+    openers = _checked(list(groups_of), [0.0] * len(groups_of), "activation prefix")
     behind = [(members[number], gate) for numbers, gate in gates.items() for number in numbers]
-    gated = every.of(np.concatenate([[], *(each for each, _ in behind)]).astype(np.int64))
     gate_Q = np.repeat(np.array([gate for _, gate in behind], np.int64), [len(each) for each, _ in behind])
-    others = groups_of.keys() - set(alone)
-    copies = [every.of(members[number]).after(prefix) for prefix in others for number in groups_of[prefix]]
-    return Phrases.joined([plain, openers, gated._replace(behind_Q=gate_Q), *copies])
+    phrases = every.of(_together([each for each, _ in behind]))
+    return openers._replace(opens_Q=np.array(opens, np.int64)), phrases._replace(behind_Q=gate_Q)
+
+
+def _together(numbers: Sequence[Array]) -> Array:
+    return np.concatenate([np.zeros(0, np.int64), *numbers])
 
 
 def _checked(sequences: Sequence[Tokens], scores: Sequence[float], what: str) -> Phrases:

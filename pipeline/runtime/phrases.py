@@ -77,7 +77,8 @@ def find_bonus(recogniser: str | Path) -> PhraseBonus:
 
 def find_prefixes(recogniser: str | Path) -> dict[str, list[str]]:
     """The words before names of each kind that the run of the packed file `recogniser` learnt (data/pack/model.sotto →
-    data/stream/prefixes.json); none where there is no such file. Raises UserError for a file that is not one.
+    data/stream/prefixes.json), an empty list where they count anywhere; none at all where there is no such file. Raises
+    UserError for a file that is not one.
     """
     path = Path(recogniser).parent.parent / "stream" / PREFIXES_NAME
     if not path.is_file():
@@ -109,9 +110,7 @@ def read_phrases(
         raise UserError(f"{path}: {len(lines)} lines are more than the {MAX_PHRASES} phrases allowed")
     begins_V = word_begins(tokenizer)
     heads: list[list[list[int]]] = [[]]
-    found: list[
-        tuple[int, list[int], float | None, _Unknown]
-    ] = []  # its section, and its score if it has one
+    sections, spellings, scores, unknown = [], [], [], []
     for number, line in enumerate(lines, 1):
         line, where = line.split("#")[0].strip(), f"{path}, line {number}"
         if line.startswith("[") and line.endswith("]"):
@@ -119,15 +118,16 @@ def read_phrases(
             heads.append([spelled(word, tokenizer, where) for word in words])
         elif line:
             phrase, _, number_text = line.partition("\t")
-            tokens = spelled(phrase, tokenizer, where)
-            unknown = _unknown(_plain(phrase), tokens, begins_V, lexicon)
-            found.append((len(heads) - 1, tokens, _score(number_text, where), unknown))
-    worths = _worths([tokens for _, tokens, _, _ in found], [unknown for *_, unknown in found], bonus)
-    groups = [BiasGroup([], head) for head in heads]
-    for (section, tokens, score, unknown), worth in zip(found, worths, strict=True):
-        groups[section].phrases.append((tokens, worth if score is None else score + unknown.owed))
+            sections.append(len(heads) - 1)
+            spellings.append(spelled(phrase, tokenizer, where))
+            scores.append(_score(number_text, where))
+            unknown.append(_unknown(_plain(phrase), spellings[-1], begins_V, lexicon))
+    groups: list[list[tuple[list[int], float]]] = [[] for _ in heads]
+    phrases = zip(sections, spellings, scores, unknown, _worths(spellings, unknown, bonus), strict=True)
+    for section, tokens, score, owing, worth in phrases:
+        groups[section].append((tokens, worth if score is None else score + owing.owed))
     try:
-        return BiasTrie.from_groups(groups, begins_V)
+        return BiasTrie.from_groups(list(map(BiasGroup, groups, heads)), begins_V)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
