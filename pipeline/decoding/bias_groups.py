@@ -143,24 +143,18 @@ def _standing_alone(
     near = plain.of(np.flatnonzero(np.isin(first_Q, [prefix[0] for prefix in groups_of])))
     tokens, starts, lengths = near.tokens_X.tolist(), near.starts_Q.tolist(), near.lengths_Q.tolist()
     counting = {tuple(tokens[start : start + length]) for start, length in zip(starts, lengths, strict=True)}
-    rivals: dict[int, list[Prefix]] = defaultdict(list)
+    clashing: set[Prefix] = set()
     for rival in chain(counting, groups_of):
-        rivals[rival[0]].append(rival)
-
-    def clash(prefix: Prefix, rival: Prefix) -> bool:
-        shared = min(len(prefix), len(rival))
-        if prefix[:shared] != rival[:shared]:
-            return False
-        if len(rival) > shared:
-            return rival[shared] in firsts_of[prefix]
-        ends = len(prefix) == shared or bool(begins_V[min(prefix[shared], len(begins_V) - 1)])
-        goes_on = len(prefix) > shared and prefix[shared] in firsts_of.get(rival, ())
-        return (ends and rival in counting) or goes_on
-
+        for end in range(1, len(rival)):
+            if (prefix := rival[:end]) in groups_of and rival[end] in firsts_of[prefix]:
+                clashing |= {prefix, rival}
+    for prefix in groups_of:
+        for end in range(1, len(prefix) + 1):
+            ends = end == len(prefix) or bool(begins_V[min(prefix[end], len(begins_V) - 1)])
+            if ends and prefix[:end] in counting:
+                clashing.add(prefix)
     return [
         prefix
         for prefix in groups_of
-        if firsts_of[prefix]
-        and not any(token in begun for token in prefix[1:])
-        and not any(clash(prefix, rival) for rival in rivals[prefix[0]])
+        if firsts_of[prefix] and prefix not in clashing and not any(token in begun for token in prefix[1:])
     ]
