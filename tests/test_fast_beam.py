@@ -65,9 +65,8 @@ phrases = st.lists(
     max_size=12,
 )
 word_beginnings = st.lists(st.booleans(), min_size=1, max_size=NUM_TOKENS).map(np.array)
-tries = st.builds(
-    lambda listed, begins_V: BiasTrie.build(listed, begins_V=begins_V), phrases, word_beginnings
-)
+prefixes = st.lists(st.lists(st.integers(1, NUM_TOKENS), min_size=1, max_size=2), max_size=20)
+tries = st.builds(BiasTrie.build, phrases, prefixes, word_beginnings)
 
 
 @st.composite
