@@ -101,6 +101,10 @@ def test_words_before_names_of_each_kind():
         said("the lunch with bob", ["bob"], event="lunch with bob"),
         said("jazz please", ["jazz"], genre="jazz"),
         said("stop", []),
+        said("call ivo", ["ivo"], contact=["ivo"]),
+        SimpleNamespace(
+            supervisions=[SimpleNamespace(text="call bo", custom={"names": ["bo"], "slots": "bo"})]
+        ),
         SimpleNamespace(supervisions=[SimpleNamespace(text=None, custom=None)]),
     ]
     assert list(name_kinds.occurrences(cuts[0])) == [

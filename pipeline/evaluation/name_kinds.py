@@ -27,10 +27,12 @@ class Occurrence(NamedTuple):
 
 
 def occurrences(cut: MonoCut) -> Iterator[Occurrence]:
-    """Where a cut's names are said first; none where its corpus knows no names or no slots."""
+    """Where a cut's names are said first; none where its corpus knows no names or no slots, texts by name."""
     supervision = cut.supervisions[0]
     custom, words = supervision.custom or {}, normalise(supervision.text or "").split()
-    slots = {kind: f" {normalise(value)} " for kind, value in (custom.get("slots") or {}).items()}
+    given = custom.get("slots")  # a manifest's rows may hold anything under this name
+    pairs = given.items() if isinstance(given, Mapping) else ()
+    slots = {kind: f" {normalise(value)} " for kind, value in pairs if isinstance(value, str)}
     names = list(filter(None, map(normalise, custom.get("names") or [])))
     last_words = {name.split()[-1] for name in names}
     for name in dict.fromkeys(names):
