@@ -159,6 +159,7 @@ class StreamParams:
     silence_s: float
     max_early_cut: float
     gap_ms: float
+    max_revision: float
     downstream_ms: float
     phrase_scores: tuple[float, ...]
     phrase_unknown_scores: tuple[float, ...]
@@ -204,7 +205,7 @@ CHECKS = {
     "drawn_hours": NOT_NEGATIVE, "batch_sentences": COUNT, "embedding_width": COUNT,
     "train_utterances": COUNT, "dev_utterances": COUNT, "test_utterances": COUNT,
     "timed_utterances": COUNT, "silence_s": NOT_NEGATIVE, "max_early_cut": FRACTION, "gap_ms": NOT_NEGATIVE,
-    "downstream_ms": NOT_NEGATIVE, "max_words": NOT_NEGATIVE,
+    "max_revision": FRACTION, "downstream_ms": NOT_NEGATIVE, "max_words": NOT_NEGATIVE,
     "num_classes": Check(lambda v: 1 <= v <= 1000, "between 1 and 1000"),
     "min_history": COUNT, "oov_penalty": NOT_NEGATIVE, "scale": NOT_NEGATIVE,
     "width": COUNT, "joiner_width": COUNT, "num_layers": COUNT, "num_heads": COUNT, "channels": COUNT,

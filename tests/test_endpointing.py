@@ -12,23 +12,23 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pipeline.decoding.endpoint_input import EndpointModelConfig, pause_features
 from pipeline.decoding.endpoint_model import EndpointModel
-from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig, initial_state, step
+from pipeline.decoding.endpointer import TICK_MS, EndpointConfig, initial_state, step
 from pipeline.errors import UserError
 from pipeline.runtime.events import FinalEnd, Partial, Revise, SpeculativeEnd, events_of
 from pipeline.runtime.speculation import MEMORY_TURNS, ActionKind, Ledger, close, deliver
 
-CONFIG = EndpointConfig(0.5, 0.9, hysteresis=0.1, max_silence_ms=800, max_wait_ms=1600, max_speculations=3)
+CONFIG = EndpointConfig(0.5, 0.9, hysteresis=0.1, max_silence_ms=400, max_wait_ms=800, max_speculations=3)
 SCORES = st.sampled_from([0.0, 0.39, 0.4, 0.49, 0.5, 0.7, 0.89, 0.9, 1.0]) | st.floats(
     0, 1, allow_subnormal=False
 )
 
 
 def heard(scores, changed, config=CONFIG):
-    """(kind, turn, revision, frame) of every decision over a list of scores and changes of words."""
+    """(kind, turn, revision, tick) of every decision over a list of scores and changes of words."""
     state, said = initial_state(), []
-    for frame, (score, change) in enumerate(zip(scores, changed, strict=True)):
-        state, decisions = step(state, score, frame, bool(change), config)
-        said += [(decision.kind.value, decision.turn, decision.revision, frame) for decision in decisions]
+    for tick, (score, change) in enumerate(zip(scores, changed, strict=True)):
+        state, decisions = step(state, score, tick, bool(change), config)
+        said += [(decision.kind.value, decision.turn, decision.revision, tick) for decision in decisions]
     return said
 
 
@@ -45,14 +45,14 @@ def heard(scores, changed, config=CONFIG):
             [1, 1],
             [("speculative_end", 1, 1, 0), ("revise", 1, 2, 1), ("speculative_end", 1, 3, 1)],
         ),
-        ([0.1] * 11, [1] + [0] * 10, [("final_end", 1, 1, 10)]),  # 800 ms of silence
+        ([0.1] * 11, [1] + [0] * 10, [("final_end", 1, 1, 10)]),  # 400 ms of silence
         (
             [0.6] + [0.1] * 10,
             [1] + [0] * 10,
             [("speculative_end", 1, 1, 0), ("revise", 1, 2, 1), ("final_end", 1, 3, 10)],
         ),
         ([0.6] * 11, [1] + [0] * 10, [("speculative_end", 1, 1, 0), ("final_end", 1, 1, 10)]),
-        ([0.9] * 20, [0] * 20, [("final_end", 1, 1, 19)]),  # nobody spoke for 1.6 s
+        ([0.9] * 20, [0] * 20, [("final_end", 1, 1, 19)]),  # nobody spoke for 0.8 s
         ([0.9, 0.9, 0.9], [1, 0, 1], [("final_end", 1, 1, 0), ("final_end", 2, 1, 2)]),
     ],
 )  # fmt: skip
@@ -68,11 +68,11 @@ def test_speculations_are_capped_and_can_be_forbidden():
         assert said["speculative_end"] == said["revise"] == cap and said["final_end"] == 1
 
 
-def test_impossible_scores_frames_and_configs_are_errors():
+def test_impossible_scores_ticks_and_configs_are_errors():
     for score in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="score"):
             step(initial_state(), score, 0, False, CONFIG)
-    with pytest.raises(ValueError, match="frame"):
+    with pytest.raises(ValueError, match="tick"):
         step(initial_state(7), 0.1, 6, False, CONFIG)
     for wrong in (
         {"speculative_threshold": 0.95},
@@ -96,19 +96,19 @@ class LossyLine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.state, self.frame, self.num_changes = initial_state(), -1, 0
+        self.state, self.tick, self.num_changes = initial_state(), -1, 0
         self.standing, self.sent, self.line = None, [], []
         self.turn, self.revision = 1, 0  # what a Partial carries
         self.ledger, self.arrived, self.actions = Ledger(), [], []
 
     @rule(score=SCORES, changed=st.booleans(), skipped=st.sampled_from([0, 0, 0, 2, 11]))
     def hear(self, score, changed, skipped):
-        self.frame += 1 + skipped
+        self.tick += 1 + skipped
         self.num_changes += changed
-        self.state, decisions = step(self.state, score, self.frame, changed, CONFIG)
+        self.state, decisions = step(self.state, score, self.tick, changed, CONFIG)
         text, lattice = f"words {self.num_changes}", object()
         events, self.standing = events_of(decisions, text, lattice, self.standing)
-        events.insert(0, Partial(self.turn, self.revision, (self.frame + 1) * FRAME_MS, text))
+        events.insert(0, Partial(self.turn, self.revision, (self.tick + 1) * TICK_MS, text))
         self.sent += events
         self.line += events
         for event in events[1:]:
@@ -252,18 +252,20 @@ def test_a_streamed_score_equals_the_whole_however_frames_are_cut(cuts):
     encoded_BTD = torch.randn(3, 23, 24)
     pause_BTD = torch.rand(3, 23, 4) * 9
     with torch.no_grad():
-        whole_BT, state, parts = model(encoded_BTD, pause_BTD), model.initial_state(3), []
+        (whole_BT, hidden_BTH), state, parts = model(encoded_BTD, pause_BTD), model.initial_state(3), []
         borders = [0, *sorted(cuts), 23]
         for start, end in zip(borders[:-1], borders[1:], strict=True):
             kept = state.clone()
-            logit_BT, state_after = model.step(encoded_BTD[:, start:end], pause_BTD[:, start:end], state)
+            given = encoded_BTD[:, start:end], pause_BTD[:, start:end]
+            logit_BT, part_BTH, state_after = model.step(*given, state)
             assert torch.equal(state, kept)
             state = state_after
-            parts.append(logit_BT)
-    assert torch.allclose(torch.cat(parts, 1), whole_BT, atol=1e-6)
+            parts.append((logit_BT, part_BTH))
+    for streamed, whole in zip(zip(*parts, strict=True), (whole_BT, hidden_BTH), strict=True):
+        assert torch.allclose(torch.cat(streamed, 1), whole, atol=1e-6)
 
 
-@pytest.mark.parametrize(("width", "num_weights"), [(128, 3905), (320, 6977)])
+@pytest.mark.parametrize(("width", "num_weights"), [(128, 4842), (320, 7914)])
 def test_the_model_is_tiny(width, num_weights):
     model = EndpointModel(EndpointModelConfig(width))
     assert sum(parameter.numel() for parameter in model.parameters()) == num_weights < 10_000
@@ -278,9 +280,14 @@ def test_the_model_learns_a_silence_of_five_frames():
     pause_BTD = torch.stack([since_BT, (since_BT > 0).float(), torch.ones(32, 30), torch.ones(32, 30)], -1)
     target_BT = (since_BT >= 5).float()
     encoded_BTD = torch.randn(32, 30, 8)
+    half_BT = (since_BT + 1 >= 5).float()
+    change_BTF = torch.cat([half_BT[..., None], torch.randn(32, 30, 63)], -1)
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
     for _ in range(80):
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(model(encoded_BTD, pause_BTD), target_BT)
+        logit_BT, hidden_BTH = model(encoded_BTD, pause_BTD)
+        both_BT2 = torch.stack([logit_BT, model.half(hidden_BTH, change_BTF)], -1)
+        wanted_BT2 = torch.stack([target_BT, half_BT], -1)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(both_BT2, wanted_BT2)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

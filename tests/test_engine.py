@@ -44,6 +44,7 @@ from pipeline.runtime.kernels import FastKernels
 from pipeline.runtime.recognise import transcribe
 from pipeline.runtime.speculation import Ledger, deliver
 from pipeline.runtime.torch_kernels import TorchKernels
+from pipeline.training.endpointer import changes_of_sound
 from tests.tiny_model import noise, tiny_packed, write_tiny
 
 THRESHOLDS = EndpointConfig(0.55, 0.8, hysteresis=0.1, max_silence_ms=800, max_speculations=3)
@@ -62,6 +63,9 @@ class JumpyScore:
         # One after the other: a matrix product rounds differently for one row.
         new = [1 / (1 + float(np.exp(-(encoded_D @ self.weights_D)))) for encoded_D in encoded_BD]
         return [0.5 * (old + now) for old, now in zip(hidden, new, strict=True)], new
+
+    def half(self, change_BF, hidden):
+        return [0.5 + 0.5 * float(np.tanh(change_F.mean())) for change_F in change_BF], list(hidden)
 
 
 def engine_of(packed, **config):
@@ -122,6 +126,28 @@ def test_an_encoder_with_look_ahead_streams_too(tmp_path):
     (first, second), both = engine.accept_many([samples_S, samples_S[:9_000]], [engine.stream()] * 2)
     assert both[0] + engine.finish(first)[1] == events
     assert both[1] + engine.finish(second)[1] == heard(engine, samples_S[:9_000])
+
+
+def test_the_middle_of_a_frame_begins_speculations_and_ends_no_turn(packed):
+    """The end-pointer is asked there once words have settled, of what training shows it."""
+    seed, asked = 0, []
+
+    @dataclasses.dataclass(frozen=True)
+    class Asked(JumpyScore):
+        def half(self, change_BF, hidden):
+            asked.extend(change_BF)
+            return [1.0] * len(change_BF), list(hidden)
+
+    engine = Engine(
+        packed, EngineConfig(), Endpointer(Asked(engine_of(packed).endpointer.score.weights_D), THRESHOLDS)
+    )
+    events = heard(engine, noise(8, seed), [3_000])
+    halves = [event for event in events if event.time_ms % 80]
+    assert halves and all(isinstance(event, SpeculativeEnd) for event in halves)
+    assert any(event.time_ms % 80 == 0 for event in events if isinstance(event, FinalEnd))
+    features_NF = fbank(torch.from_numpy(noise(8, seed))[None], packed.fbank_config)[0]
+    every_TF = changes_of_sound(features_NF).numpy()
+    assert len(asked) > 5 and all(np.abs(every_TF - change_F).max(1).min() < 1e-4 for change_F in asked)
 
 
 def test_streams_that_go_together_say_to_the_last_bit_what_each_says_alone(engine, packed):
@@ -279,7 +305,7 @@ def test_silence_and_no_sound_at_all_say_nothing(engine):
             engine.accept(wrong, engine.stream())
     with pytest.raises(UserError, match="from_s"):
         engine.stream(from_s=-1)
-    for wrong in ({"settle_frames": -1}, {"max_turn_s": 0.0}, {"idle_s": float("nan")}):
+    for wrong in ({"settle_ms": -1}, {"max_turn_s": 0.0}, {"idle_s": float("nan")}):
         with pytest.raises(UserError, match=next(iter(wrong))):
             EngineConfig(**wrong)
 
@@ -413,14 +439,17 @@ def test_an_endpointer_file_comes_back_and_belongs_to_its_recogniser(tmp_path):
     write_endpointer(file, model, THRESHOLDS, digest(recogniser))
     found = find_endpointer(recogniser)
     assert found.config == THRESHOLDS and find_endpointer(recogniser, file).config == THRESHOLDS
-    encoded_TD, pause_TD = torch.randn(9, 24), torch.rand(9, 4)
+    encoded_TD, pause_TD, change_TF = torch.randn(9, 24), torch.rand(9, 4), torch.randn(9, 64)
     with torch.no_grad():
-        whole_T = model(encoded_TD[None], pause_TD[None])[0].sigmoid()
-    hidden, scores = [found.score.initial()], []
+        whole_1T, hidden_1TH = model(encoded_TD[None], pause_TD[None])
+        half_T = model.half(hidden_1TH, change_TF[None])[0].sigmoid()
+    hidden, scores, halves = [found.score.initial()], [], []
     for t in range(9):
         (score,), hidden = found.score(encoded_TD[t : t + 1].numpy(), pause_TD[t : t + 1].numpy(), hidden)
+        (half,), hidden = found.score.half(change_TF[t : t + 1].numpy(), hidden)
         scores.append(score)
-    assert np.allclose(scores, whole_T, atol=1e-6)
+        halves.append(half)
+    assert np.allclose(scores, whole_1T[0].sigmoid(), atol=1e-6) and np.allclose(halves, half_T, atol=1e-6)
     assert isinstance(found.score, ModelScore)
     forged = {**model.arrays(), "bias_ih": np.zeros(47, np.float32)}
     save_file(forged, tmp_path / "forged", safe_open(file, "np").metadata())
@@ -440,9 +469,9 @@ def test_an_endpointer_file_comes_back_and_belongs_to_its_recogniser(tmp_path):
 
 def test_the_rule_is_silence_after_words():
     pause_BD = np.array([[5.0, 0, 1, 2], [5, 0, 0, 0], [50, 0, 1, 1]], np.float32)
-    assert RuleScore(1_000)(np.zeros((3, 2), np.float32), pause_BD, [None] * 3)[0] == pytest.approx(
-        [0.4, 0, 1]
-    )
+    scores, hidden = RuleScore(1_000)(np.zeros((3, 2), np.float32), pause_BD, [None] * 3)
+    assert scores == pytest.approx([0.4, 0, 1])
+    assert RuleScore(1_000).half(np.zeros((3, 2), np.float32), hidden)[0] == pytest.approx([0.44, 0, 1])
 
 
 def test_a_partial_asks_for_nothing():

@@ -268,12 +268,18 @@ def test_a_compiled_end_pointer_is_the_models(packed):
     hidden_BH = np.zeros((3, 16), np.float32)
     pause_TBD = 20 * np.random.default_rng(0).random((30, 3, 4), np.float32)
     encoded_TBD = np.stack([encoded(3, seed) for seed in range(30)])
+    change_TBF = np.random.default_rng(1).standard_normal((30, 3, 64), np.float32)
     with torch.no_grad():
         given = (torch.from_numpy(array.swapaxes(0, 1).copy()) for array in (encoded_TBD, pause_TBD))
-        expected_BT = model(*given).sigmoid().numpy()
+        logit_BT, hidden_BTH = model(*given)
+        half_BT = model.half(hidden_BTH, torch.from_numpy(change_TBF.swapaxes(0, 1).copy())).sigmoid()
+    expected_BT = logit_BT.sigmoid()
     alone_1H = hidden_BH[1:2]
     for t in range(30):
         score_B, hidden_BH = fast_endpoint.score(encoded_TBD[t], pause_TBD[t], hidden_BH, weights)
         assert np.allclose(score_B, expected_BT[:, t], atol=1e-5)
         score_1, alone_1H = fast_endpoint.score(encoded_TBD[t, 1:2], pause_TBD[t, 1:2], alone_1H, weights)
         assert score_1[0] == score_B[1]
+        half_B = fast_endpoint.half_score(change_TBF[t], hidden_BH, weights)
+        assert np.allclose(half_B, half_BT[:, t], atol=1e-5)
+        assert fast_endpoint.half_score(change_TBF[t, 1:2], alone_1H, weights)[0] == half_B[1]

@@ -9,7 +9,7 @@ import torch
 from pipeline.decoding.beam import BeamSearch
 from pipeline.decoding.greedy import greedy
 from pipeline.decoding.search import BeamConfig
-from pipeline.evaluation import bias_lists, bias_metrics, name_kinds, streams
+from pipeline.evaluation import bias_lists, bias_metrics, name_kinds, streams, thresholds
 from pipeline.evaluation.endpoint_metrics import endpoint_metrics
 from pipeline.evaluation.endpointing import Outcome
 from pipeline.evaluation.thresholds import Track
@@ -41,9 +41,27 @@ def test_spread_takes_evenly_and_never_twice():
 
 
 def test_a_track_as_the_engine_speculates():
-    changed_T = np.array([0, 1, 0, 0, 0, 1, 0, 0], bool)
-    track = Track(np.array([0.3, 0.5, 0.5, 0.5, 0.5, 0.5, 0.9, 0.5]), changed_T, 500.0)
-    assert streams.held_back(track, 0.8, 2).score_T.tolist() == [0.3, 0, 0, 0.5, 0.5, 0, 0.9, 0.5]
+    """Ends of frames, 80 ms apart, with their middles between: words at 80 and 400 ms; 160 ms without any settle."""
+    changed_T = np.array([0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0], bool)
+    at_ends, between = [0.3, 0.5, 0.5, 0.5, 0.5, 0.5, 0.9, 0.5, 0.9], [0, 0, 0, 0.6, 0.9, 0, 0, 0.9]
+    score_T = np.zeros(17)
+    score_T[::2], score_T[1::2] = at_ends, between
+    track = Track(score_T, changed_T, 500.0)
+    held = thresholds.held_back(track, 0.8, 160)
+    assert held.score_T[::2].tolist() == [0.3, 0, 0, 0.5, 0.5, 0, 0.9, 0.5, 0.9]
+    assert held.score_T[1::2].tolist() == [
+        0,
+        0,
+        0,
+        0.6,
+        *[pytest.approx(0.8, abs=1e-5)],
+        0,
+        0,
+        pytest.approx(0.8, abs=1e-5),
+    ]
+    assert (held.score_T[1::2] < 0.8).all()
+    assert thresholds.at_frames(track).score_T[::2].tolist() == at_ends
+    assert not thresholds.at_frames(track).score_T[1::2].any()
 
 
 def test_outcomes_are_read_off_the_first_turns_events():
@@ -163,7 +181,9 @@ def test_training_learns_the_end_and_repeats_digit_for_digit():
         since_T = (torch.arange(num_frames) - end + 2).clamp_min(0)
         pause_TD = torch.stack([since_T, since_T > 0, torch.ones(num_frames), torch.ones(num_frames)], 1)
         keep = len(encoded_TD)
-        return Example(encoded_TD, pause_TD.float()[:keep], ended_T[:keep])
+        change_TF = torch.randn(keep, 5, generator=generator)
+        ended_T2 = torch.stack([ended_T, torch.arange(num_frames) + 0.5 >= end], 1)
+        return Example(encoded_TD, pause_TD.float()[:keep], change_TF, ended_T2[:keep].float())
 
     examples = [example(index) for index in range(64)]
     model = train_endpointer(examples, 6, seed=1, epochs=25)
@@ -171,7 +191,7 @@ def test_training_learns_the_end_and_repeats_digit_for_digit():
         assert endpoint_loss(model, examples) < 0.25
         # Padding counts for nothing: a batch is the mean over the frames of both.
         first, second = (endpoint_loss(model, [examples[k]]).item() for k in (0, 1))
-        sizes = [len(examples[k].ended_T) for k in (0, 1)]
+        sizes = [len(examples[k].ended_T2) for k in (0, 1)]
         mean = np.average([first, second], weights=sizes)
         assert endpoint_loss(model, examples[:2]).item() == pytest.approx(mean, abs=1e-5)
     again = train_endpointer(examples, 6, seed=1, epochs=25)

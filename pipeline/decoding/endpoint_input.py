@@ -18,11 +18,15 @@ BLANK_WINDOW_FRAMES = 5  # 400 ms: longer than the pause inside a word, shorter 
 
 @dataclass(frozen=True)
 class EndpointModelConfig:
-    """`encoder_width`: D of the recogniser's encoder. At 128 the model has 3,905 weights, at 320 6,977."""
+    """`encoder_width`: D of the recogniser's encoder, `num_mel_bins`: F of its features. At 128 and 64 the model has
+    4,842 weights, at 320 7,914.
+    """
 
     encoder_width: int
+    num_mel_bins: int = 64
     projected_width: int = 16
     width: int = 16
+    change_width: int = 8
 
 
 @dataclass(frozen=True)

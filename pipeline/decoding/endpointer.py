@@ -1,7 +1,9 @@
-"""When has the speaker finished? One score per 80 ms frame, two thresholds, a pure state machine.
+"""When has the speaker finished? A score every 80 ms, in silence every 40, two thresholds, a pure state machine.
 
     state = initial_state()
-    state, decisions = step(state, score, frame, words_changed, EndpointConfig())
+    state, decisions = step(state, score, tick, words_changed, EndpointConfig())
+
+Its clock ticks every 40 ms. Tick 2 t is the middle of encoder frame t, tick 2 t + 1 its end: there words change.
 
 The low threshold sends a SPECULATIVE_END, so that understanding may begin; the high one, or a silence that lasts too
 long, sends the FINAL_END. When the words change or the score falls back in between, a REVISE takes the speculation
@@ -18,7 +20,8 @@ from enum import StrEnum
 
 from pipeline.errors import UserError
 
-FRAME_MS = 80
+TICK_MS = 40
+TICKS_PER_FRAME = 2
 
 
 class DecisionKind(StrEnum):
@@ -60,57 +63,57 @@ class EndpointConfig:
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided in `frame`. Equal (turn, revision) of a SPECULATIVE_END and a FINAL_END: the same words."""
+    """What was decided at `tick`. Equal (turn, revision) of a SPECULATIVE_END and a FINAL_END: the same words."""
 
     kind: DecisionKind
     turn: int
     revision: int
-    frame: int
+    tick: int
 
     @property
     def time_ms(self) -> int:
-        """The end of the frame: before it the score did not exist."""
-        return (self.frame + 1) * FRAME_MS
+        """The end of the tick: before it the score did not exist."""
+        return (self.tick + 1) * TICK_MS
 
 
 @dataclass(frozen=True)
 class EndpointState:
     """`turn` counts from 1. `revision` numbers what was last sent in this turn, 0 before anything was.
 
-    `frame`: the last one heard; `quiet_since_frame`: the last in which the words changed, or in which the turn before
+    `tick`: the last one heard; `quiet_since_tick`: the last at which the words changed, or at which the turn before
     ended; `speculating`: a speculation stands, neither taken back nor made final.
     """
 
     turn: int = 1
     revision: int = 0
-    frame: int = -1
-    quiet_since_frame: int = -1
+    tick: int = -1
+    quiet_since_tick: int = -1
     has_words: bool = False
     speculating: bool = False
     num_speculations: int = 0
 
 
-def initial_state(first_frame: int = 0) -> EndpointState:
-    """Before `first_frame`, the first that will be searched."""
-    return EndpointState(frame=first_frame - 1, quiet_since_frame=first_frame - 1)
+def initial_state(first_tick: int = 0) -> EndpointState:
+    """Before `first_tick`, with which the first frame that will be searched begins."""
+    return EndpointState(tick=first_tick - 1, quiet_since_tick=first_tick - 1)
 
 
 def step(
-    state: EndpointState, score: float, frame: int, words_changed: bool, config: EndpointConfig
+    state: EndpointState, score: float, tick: int, words_changed: bool, config: EndpointConfig
 ) -> tuple[EndpointState, list[Decision]]:
-    """Hear one frame: `score` in [0, 1] that the speaker has finished, `words_changed` since the frame before.
+    """Hear one tick: `score` in [0, 1] that the speaker has finished, `words_changed` since the tick before.
 
-    At most one decision of each kind, in the order REVISE, SPECULATIVE_END or FINAL_END. Frames may be left out, never
-    come back. Raises ValueError for a score outside [0, 1] (or no number) and for a frame that is not a later one.
+    At most one decision of each kind, in the order REVISE, SPECULATIVE_END or FINAL_END. Ticks may be left out, never
+    come back. Raises ValueError for a score outside [0, 1] (or no number) and for a tick that is not a later one.
     """
     if not 0 <= score <= 1:
         raise ValueError(f"score: {score} must lie in [0, 1]")
-    if frame <= state.frame:
-        raise ValueError(f"frame: {frame} must come after {state.frame}")
-    state = dataclasses.replace(state, frame=frame)
+    if tick <= state.tick:
+        raise ValueError(f"tick: {tick} must come after {state.tick}")
+    state = dataclasses.replace(state, tick=tick)
     decisions: list[Decision] = []
     if words_changed:
-        state = dataclasses.replace(state, has_words=True, quiet_since_frame=frame)
+        state = dataclasses.replace(state, has_words=True, quiet_since_tick=tick)
         if state.speculating:
             state = _send(DecisionKind.REVISE, state, decisions)
     # The final comes before the fall-back: when the silence ends a turn, its standing speculation was right.
@@ -125,7 +128,7 @@ def step(
 
 
 def _is_final(state: EndpointState, score: float, config: EndpointConfig) -> bool:
-    silence_ms = (state.frame - state.quiet_since_frame) * FRAME_MS
+    silence_ms = (state.tick - state.quiet_since_tick) * TICK_MS
     if state.has_words:
         return score >= config.final_threshold or silence_ms >= config.max_silence_ms
     return config.max_wait_ms is not None and silence_ms >= config.max_wait_ms
@@ -139,9 +142,9 @@ def _send(kind: DecisionKind, state: EndpointState, decisions: list[Decision]) -
     """Append the decision, return the state after it. A final keeps the number of the speculation that stands."""
     is_speculation, is_final = kind == DecisionKind.SPECULATIVE_END, kind == DecisionKind.FINAL_END
     revision = state.revision + (not (is_final and state.speculating))
-    decisions.append(Decision(kind, state.turn, revision, state.frame))
+    decisions.append(Decision(kind, state.turn, revision, state.tick))
     if is_final:
-        return EndpointState(turn=state.turn + 1, frame=state.frame, quiet_since_frame=state.frame)
+        return EndpointState(turn=state.turn + 1, tick=state.tick, quiet_since_tick=state.tick)
     return dataclasses.replace(
         state,
         revision=revision,

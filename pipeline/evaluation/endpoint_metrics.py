@@ -13,7 +13,7 @@ from lhotse.cut import MonoCut
 
 from pipeline.evaluation import endpointing
 from pipeline.evaluation.streams import outcome, run_engine, speech_end_s, tracks, wake_end_s
-from pipeline.evaluation.thresholds import single_early_cut_rate
+from pipeline.evaluation.thresholds import at_frames, single_early_cut_rate
 from pipeline.runtime.engine import Engine
 
 
@@ -28,6 +28,9 @@ def endpoint_metrics(
     ]
     found = endpointing.measures(outcomes, downstream_ms)
     if "start50_ms" in found:
-        heard, config = tracks(engine, recordings, cuts), engine.endpointer.config
+        heard, config = (
+            [at_frames(track) for track in tracks(engine, recordings, cuts)],
+            engine.endpointer.config,
+        )
         found["single_early_cut"] = single_early_cut_rate(heard, found["start50_ms"], config)
     return {f"endpoint/{key}": value for key, value in found.items()}

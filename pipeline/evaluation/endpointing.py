@@ -2,7 +2,7 @@
 
 All times are milliseconds from the start of the utterance. Latency is the final's time less the true end of speech
 (aligned audio, not the recogniser's tokens, which come late). A final before the true end is an early cut. Firing times
-are multiples of 80 ms, and so are gaps.
+are multiples of 40 ms, and so are gaps.
 """
 
 import statistics
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.decoding.endpointer import FRAME_MS
+from pipeline.decoding.endpointer import TICK_MS
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ def gaps_ms(outcomes: Sequence[Outcome]) -> np.ndarray:
 
 
 def grouped_median_ms(gaps_ms: Sequence[float]) -> float:
-    """The median of gaps that were rounded to whole frames, each standing for the 80 ms around it.
+    """The median of gaps that were rounded to whole ticks, each standing for the 40 ms around it.
 
-    The plain median can only be a multiple of 80 ms, or lie halfway between two; this one moves with every utterance.
+    The plain median can only be a multiple of 40 ms, or lie halfway between two; this one moves with every utterance.
     """
-    return statistics.median_grouped(gaps_ms, FRAME_MS)
+    return statistics.median_grouped(gaps_ms, TICK_MS)
 
 
 def starts_ms(outcomes: Sequence[Outcome]) -> np.ndarray:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.decoding.biasing import BiasTrie
-from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig
+from pipeline.decoding.endpointer import TICK_MS, TICKS_PER_FRAME, EndpointConfig
 from pipeline.evaluation.endpointing import Outcome
 from pipeline.evaluation.thresholds import Track
 from pipeline.runtime.endpoint_score import Endpointer, Score
 from pipeline.runtime.engine import Engine
 from pipeline.runtime.events import Event, FinalEnd, Revise, SpeculativeEnd
 from pipeline.runtime.frames import FRAME_S
+from pipeline.runtime.turn import last_tick
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
@@ -84,7 +85,9 @@ def left_open(
 
 @dataclass(frozen=True)
 class Recording:
-    """A score that remembers: the scores of a turn lie in its hidden state."""
+    """A score that remembers: the scores of a turn lie in its hidden state, one a tick from the end of its first frame
+    on. A middle of a frame that nobody asked about has 0, which decides nothing.
+    """
 
     score: Score
 
@@ -93,11 +96,18 @@ class Recording:
 
     def __call__(self, encoded_BD: np.ndarray, pause_BD: np.ndarray, hidden: Sequence[tuple]) -> tuple:
         scores, after = self.score(encoded_BD, pause_BD, [state for state, _ in hidden])
-        kept = zip(after, hidden, scores, strict=True)
-        # A score of 1 would end even a turn that must not end.
-        return [min(score, 1 - 1e-6) for score in scores], [
-            (state, (*past, score)) for state, (_, past), score in kept
-        ]
+        unasked = [(0.0,) * (len(past) % TICKS_PER_FRAME) for _, past in hidden]
+        return _kept(scores, after, [(*past, *zero) for (_, past), zero in zip(hidden, unasked, strict=True)])
+
+    def half(self, change_BF: np.ndarray, hidden: Sequence[tuple]) -> tuple:
+        scores, after = self.score.half(change_BF, [state for state, _ in hidden])
+        return _kept(scores, after, [past for _, past in hidden])
+
+
+def _kept(scores: Sequence[float], after: Sequence[Any], pasts: Sequence[tuple[float, ...]]) -> tuple:
+    # A score of 1 would end even a turn that must not end.
+    kept = [(state, (*past, score)) for state, past, score in zip(after, pasts, scores, strict=True)]
+    return [min(score, 1 - 1e-6) for score in scores], kept
 
 
 def run_engine(
@@ -124,27 +134,19 @@ def never_ending(engine: Engine, score: Score) -> Engine:
 
 
 def tracks(engine: Engine, recordings: Sequence[np.ndarray], cuts: Sequence["MonoCut"]) -> list[Track]:
-    """What the end-pointer's thresholds are chosen on: score and changes of words in every frame."""
+    """What the end-pointer's thresholds are chosen on: score and changes of words at every tick."""
     found: dict[int, Track] = {}
     starts = [wake_end_s(cut) for cut in cuts]
     listener = never_ending(engine, engine.endpointer.score)
     for index, state, events in run_engine(listener, recordings, starts, [None] * len(cuts)):
         score_T = np.array(state.turn.hidden[1])
-        first = int(starts[index] / FRAME_S)
+        first = last_tick(int(starts[index] / FRAME_S))
         changed_T = np.zeros(len(score_T), dtype=bool)
         for event in events:
             if not isinstance(event, FinalEnd):
-                changed_T[event.time_ms // FRAME_MS - 1 - first] = True
-        found[index] = Track(score_T, changed_T, 1000 * speech_end_s(cuts[index]) - FRAME_MS * first)
+                changed_T[event.time_ms // TICK_MS - 1 - first] = True
+        found[index] = Track(score_T, changed_T, 1000 * speech_end_s(cuts[index]) - TICK_MS * first)
     return [found[index] for index in range(len(cuts))]
-
-
-def held_back(track: Track, final: float, settle_frames: int) -> Track:
-    """The track as the engine speculates: not before the words have settled (`runtime/turn.py`)."""
-    t_T = np.arange(len(track.score_T))
-    since_T = t_T - np.maximum.accumulate(np.where(track.changed_T, t_T, -settle_frames))
-    held_T = (since_T < settle_frames) & (track.score_T < final)
-    return dataclasses.replace(track, score_T=np.where(held_T, 0.0, track.score_T))
 
 
 def outcome(events: Sequence[Event], end_ms: float) -> Outcome:

@@ -3,7 +3,7 @@
 A track must go on in silence for longer than the slowest final takes. `evaluation/streams.py` makes tracks with the
 engine, `evaluation/endpointing.py` measures what came of them.
 
-Shapes: B utterances, T frames, C thresholds.
+Shapes: B utterances, T ticks of 40 ms, C thresholds.
 """
 
 import dataclasses
@@ -12,9 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.decoding.endpointer import FRAME_MS, Decision, DecisionKind, EndpointConfig, initial_state, step
+from pipeline.decoding.endpointer import (
+    TICK_MS,
+    TICKS_PER_FRAME,
+    Decision,
+    DecisionKind,
+    EndpointConfig,
+    initial_state,
+    step,
+)
 from pipeline.errors import UserError
-from pipeline.evaluation.endpointing import Outcome, gaps_ms, grouped_median_ms
+from pipeline.evaluation.endpointing import Outcome, gaps_ms, grouped_median_ms, revision_rate
+from pipeline.runtime.turn import BELOW
 
 RESOLUTION = 1e-6  # thresholds are multiples of it, so that six digits in params.yaml are the threshold
 NUM_CANDIDATES = 32
@@ -22,7 +31,9 @@ NUM_CANDIDATES = 32
 
 @dataclass(frozen=True)
 class Track:
-    """score_T in [0, 1]; changed_T: the recogniser's words changed in the frame; the true end of speech."""
+    """score_T in [0, 1], 0 where the end-pointer was not asked; changed_T: the recogniser's words changed at the tick;
+    the true end of speech. Tick 0 is the end of the first frame that was searched.
+    """
 
     score_T: np.ndarray
     changed_T: np.ndarray
@@ -38,8 +49,8 @@ def run(track: Track, config: EndpointConfig) -> Outcome:
     state, versions_T, end_ms = initial_state(), np.cumsum(track.changed_T), track.speech_end_ms
     speculations: list[Decision] = []
     adopted_ms: float | None = None
-    for frame, (score, changed) in enumerate(zip(track.score_T, track.changed_T, strict=True)):
-        state, decisions = step(state, float(score), frame, bool(changed), config)
+    for tick, (score, changed) in enumerate(zip(track.score_T, track.changed_T, strict=True)):
+        state, decisions = step(state, float(score), tick, bool(changed), config)
         for decision in decisions:
             if decision.kind == DecisionKind.SPECULATIVE_END:
                 speculations.append(decision)
@@ -47,13 +58,57 @@ def run(track: Track, config: EndpointConfig) -> Outcome:
             elif decision.kind == DecisionKind.REVISE:
                 adopted_ms = None
             else:
-                right = bool(versions_T[speculations[0].frame] == versions_T[frame]) if speculations else None
+                right = bool(versions_T[speculations[0].tick] == versions_T[tick]) if speculations else None
                 return Outcome(end_ms, float(decision.time_ms), _times_ms(speculations), adopted_ms, right)
     return Outcome(end_ms, None, _times_ms(speculations), None, None)
 
 
 def _times_ms(decisions: Sequence[Decision]) -> tuple[float, ...]:
     return tuple(float(decision.time_ms) for decision in decisions)
+
+
+def choose(
+    tracks: Sequence[Track],
+    max_early_cut: float,
+    gap_ms: float,
+    max_revision: float,
+    settle_ms: int,
+    config: EndpointConfig = EndpointConfig(),
+) -> EndpointConfig:
+    """The fastest final end that cuts at most that fraction of the tracks early and leaves its speculation, `gap_ms`
+    before it, wrong in at most `max_revision` of them; if none does, the one whose speculation is least often wrong.
+
+    A final that comes sooner asks for a speculation before the last word was heard: so the final waits where it must.
+    Raises UserError as `choose_final` and `choose_speculative`.
+    """
+    tried: list[tuple[float, EndpointConfig]] = []
+    for num_cut in range(int(max_early_cut * len(tracks) + 1e-9), -1, -1):
+        share = num_cut / max(1, len(tracks))
+        final = choose_final([at_frames(track) for track in tracks], share, config)
+        held = [held_back(track, final, settle_ms) for track in tracks]
+        chosen = with_thresholds(config, choose_speculative(held, final, gap_ms, config), final)
+        revised = revision_rate([run(track, chosen) for track in held])
+        tried.append((revised, chosen))
+        if revised <= max_revision:
+            return chosen
+    return min(tried, key=lambda pair: pair[0])[1]
+
+
+def at_frames(track: Track) -> Track:
+    """The track as the engine ends turns: at the end of a frame (`runtime/turn.py`)."""
+    score_T = track.score_T.copy()
+    score_T[1::TICKS_PER_FRAME] = 0.0
+    return dataclasses.replace(track, score_T=score_T)
+
+
+def held_back(track: Track, final: float, settle_ms: int) -> Track:
+    """The track as the engine speculates: not before the words have settled."""
+    t_T = np.arange(len(track.score_T))
+    since_T = t_T - np.maximum.accumulate(np.where(track.changed_T, t_T, -settle_ms))
+    held_T = (since_T * TICK_MS < settle_ms) & (track.score_T < final)
+    score_T = np.where(held_T, 0.0, track.score_T)
+    score_T[1::TICKS_PER_FRAME] = np.minimum(score_T[1::TICKS_PER_FRAME], final - BELOW)
+    return dataclasses.replace(track, score_T=score_T)
 
 
 def choose_final(
@@ -82,9 +137,9 @@ def choose_speculative(
 ) -> float:
     """The threshold below `final` whose grouped median gap comes nearest to `gap_ms`; of equals the highest.
 
-    Grouped, because a plain median of whole frames is as far from 200 ms at 160 as at 240. Tried are quantiles of the
-    tracks' scores below `final`, then those between the best one's neighbours. Raises UserError if none gives a
-    confirmed speculation.
+    Grouped, because a plain median of whole ticks stays where it is while half of the utterances change. Tried are
+    quantiles of the tracks' scores below `final`, then those between the best one's neighbours. Raises UserError if
+    none gives a confirmed speculation.
     """
     scores = np.concatenate([track.score_T for track in tracks]) if tracks else np.zeros(0)
     scores = np.unique(np.floor(scores[(scores < final) & (scores >= 2 * RESOLUTION)] / RESOLUTION))
@@ -139,11 +194,11 @@ def single_early_cut_rate(
 
 
 def _peaks(track: Track, config: EndpointConfig) -> np.ndarray:
-    """peak_T: the highest score up to t among frames with words, infinite once a silence has ended the turn."""
+    """peak_T: the highest score up to t among ticks with words, infinite once a silence has ended the turn."""
     t_T = np.arange(len(track.score_T))
     has_words_T = np.cumsum(track.changed_T) > 0
     quiet_since_T = np.maximum.accumulate(np.where(track.changed_T, t_T, -1))
-    silence_ms_T = (t_T - quiet_since_T) * FRAME_MS
+    silence_ms_T = (t_T - quiet_since_T) * TICK_MS
     wait_ms = np.inf if config.max_wait_ms is None else config.max_wait_ms
     ended_T = silence_ms_T >= np.where(has_words_T, config.max_silence_ms, wait_ms)
     return np.maximum.accumulate(np.where(ended_T, np.inf, np.where(has_words_T, track.score_T, -np.inf)))
@@ -151,12 +206,12 @@ def _peaks(track: Track, config: EndpointConfig) -> np.ndarray:
 
 def _early_peak(track: Track, config: EndpointConfig) -> float:
     """A final threshold cuts this track early if and only if it is at most this."""
-    num_early = int(np.ceil(track.speech_end_ms / FRAME_MS)) - 1  # frames that end before the speech does
+    num_early = int(np.ceil(track.speech_end_ms / TICK_MS)) - 1  # ticks that end before the speech does
     peak_T = _peaks(track, config)[: max(0, num_early)]
     return float(peak_T[-1]) if len(peak_T) else -np.inf
 
 
 def _fire_ms(track: Track, threshold_C: np.ndarray, config: EndpointConfig) -> np.ndarray:
     """fire_ms_C: when a single end-pointer fires at each threshold, infinite if never. All thresholds at once."""
-    frame_C = np.searchsorted(_peaks(track, config), threshold_C, side="left")
-    return np.where(frame_C < len(track.score_T), (frame_C + 1.0) * FRAME_MS, np.inf)
+    tick_C = np.searchsorted(_peaks(track, config), threshold_C, side="left")
+    return np.where(tick_C < len(track.score_T), (tick_C + 1.0) * TICK_MS, np.inf)

@@ -2,7 +2,8 @@
 
     endpointer = load_endpointer("data/stream/endpointer.safetensors", recogniser=digest) or RULE
     hidden_D = endpointer.score.initial()
-    scores, hidden = endpointer.score(encoded_BD, pause_BD, [hidden_D, …])     # one frame of each of B streams
+    scores, hidden = endpointer.score(encoded_BD, pause_BD, [hidden_H, …])     # one frame of each of B streams
+    scores, hidden = endpointer.score.half(change_BF, hidden)                   # the middle of the next, in silence
 
 The state machine over the score is `decoding/endpointer.py`, the model `decoding/endpoint_model.py`.
 """
@@ -20,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from pipeline.decoding.endpoint_input import PAUSE_FEATURES, EndpointModelConfig
-from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig
+from pipeline.decoding.endpointer import TICK_MS, TICKS_PER_FRAME, EndpointConfig
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
 from pipeline.runtime import fast_endpoint
@@ -34,7 +35,9 @@ FRAMES_SINCE_TOKEN, HAS_WORDS = PAUSE_FEATURES.index("frames_since_token"), PAUS
 
 
 class Score(Protocol):
-    """One frame of B streams: their encoder frames, pause features (PAUSE_FEATURES) and hidden states."""
+    """One frame of B streams: their encoder frames, pause features (PAUSE_FEATURES) and hidden states. `half`: 40 ms
+    after it, `change_BF`: their mean log-mel energies less the frame's. It may or may not be asked between two frames.
+    """
 
     def initial(self) -> Any: ...
 
@@ -42,10 +45,14 @@ class Score(Protocol):
         self, encoded_BD: np.ndarray, pause_BD: np.ndarray, hidden: Sequence[Any]
     ) -> tuple[list[float], list[Any]]: ...
 
+    def half(self, change_BF: np.ndarray, hidden: Sequence[Any]) -> tuple[list[float], list[Any]]: ...
+
 
 @dataclass(frozen=True)
 class RuleScore:
-    """Silence as a share of `silence_ms`, the rule of Kaldi and sherpa-onnx as a score; 0 before the first word."""
+    """Silence as a share of `silence_ms`, the rule of Kaldi and sherpa-onnx as a score; 0 before the first word. Its
+    hidden state is the number of ticks without a token, None before the first word.
+    """
 
     silence_ms: float = 1_000.0
 
@@ -53,10 +60,19 @@ class RuleScore:
         return None
 
     def __call__(
-        self, encoded_BD: np.ndarray, pause_BD: np.ndarray, hidden: Sequence[None]
-    ) -> tuple[list[float], list[None]]:
-        share_B = np.minimum(pause_BD[:, FRAMES_SINCE_TOKEN] * FRAME_MS / self.silence_ms, 1.0)
-        return (share_B * pause_BD[:, HAS_WORDS]).tolist(), list(hidden)
+        self, encoded_BD: np.ndarray, pause_BD: np.ndarray, hidden: Sequence[float | None]
+    ) -> tuple[list[float], list[float | None]]:
+        ticks = (TICKS_PER_FRAME * pause_BD[:, FRAMES_SINCE_TOKEN]).tolist()
+        quiet = [silent if has else None for silent, has in zip(ticks, pause_BD[:, HAS_WORDS], strict=True)]
+        return [self._share(silent) for silent in quiet], quiet
+
+    def half(
+        self, change_BF: np.ndarray, hidden: Sequence[float | None]
+    ) -> tuple[list[float], list[float | None]]:
+        return [self._share(None if silent is None else silent + 1) for silent in hidden], list(hidden)
+
+    def _share(self, quiet_ticks: float | None) -> float:
+        return min((quiet_ticks or 0.0) * TICK_MS / self.silence_ms, 1.0)
 
 
 @dataclass(frozen=True)
@@ -78,6 +94,11 @@ class ModelScore:
         score_B, hidden_BH = fast_endpoint.score(encoded_BD, pause_BD, np.array(hidden), self.nameless)
         # Copies, or a stream would hold on to the memory of all that went with it.
         return score_B.tolist(), [hidden_H.copy() for hidden_H in hidden_BH]
+
+    def half(
+        self, change_BF: np.ndarray, hidden: Sequence[np.ndarray]
+    ) -> tuple[list[float], list[np.ndarray]]:
+        return fast_endpoint.half_score(change_BF, np.array(hidden), self.nameless).tolist(), list(hidden)
 
 
 @dataclass(frozen=True)

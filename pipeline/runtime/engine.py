@@ -9,7 +9,7 @@
 
 State goes in and out and is never changed in place, and two streams share none. The encoder always takes one 80 ms
 frame of a stream at a time, so that events depend neither on how samples were cut into chunks nor on which streams go
-together. What computes is `runtime/kernels.py`.
+together. In the silence behind words the end-pointer is asked every 40 ms. What computes is `runtime/kernels.py`.
 
 Events are those of `runtime/events.py`; `runtime/downstream.py` says how they reach who understands or rescores them.
 """
@@ -20,24 +20,26 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.decoding.biasing import BiasTrie
+from pipeline.decoding.endpointer import TICKS_PER_FRAME
 from pipeline.decoding.search import Search
 from pipeline.errors import UserError
 from pipeline.runtime import turn as turns
 from pipeline.runtime.bundle import Packed
 from pipeline.runtime.endpoint_score import RULE, Endpointer
 from pipeline.runtime.events import Event
-from pipeline.runtime.frames import FEATURES_PER_FRAME, FRAME_S, num_frames
+from pipeline.runtime.frames import FEATURES_PER_FRAME, FEATURES_PER_TICK, FRAME_S, num_frames
 from pipeline.runtime.kernels import Kernels, kernels_of
 from pipeline.runtime.turn import EngineConfig, Turn
 
 
 class StreamState(NamedTuple):
-    """What a stream remembers. `features_NF`: fewer than fill 80 ms; `num_frames`: encoded so far; `bias`: the
-    phrases of the next turn. What comes before the turn's first frame is heard, not searched.
+    """What a stream remembers. `features_NF`: fewer than fill 80 ms; `frame_NF`: those of the last 80 ms; `num_frames`:
+    encoded so far; `bias`: the phrases of the next turn. What comes before the turn's first frame is not searched.
     """
 
     fbank: Any
     features_NF: np.ndarray
+    frame_NF: np.ndarray
     encoder: Any
     turn: Turn
     bias: BiasTrie | None
@@ -69,7 +71,8 @@ class Engine:
             raise UserError(f"from_s: {from_s} must be 0 or more")
         features_NF = np.zeros((0, self.packed.num_mel_bins), np.float32)
         turn = turns.begin(self._search(bias), self.endpointer.score.initial(), int(from_s / FRAME_S))
-        return StreamState(self.kernels.fbank_state(), features_NF, self.kernels.encoder_state(), turn, bias)
+        begun = self.kernels.fbank_state(), features_NF, features_NF, self.kernels.encoder_state()
+        return StreamState(*begun, turn, bias)
 
     def with_bias(self, state: StreamState, bias: BiasTrie | None) -> StreamState:
         """Other phrases (or none) from the next turn on."""
@@ -105,9 +108,7 @@ class Engine:
             features_NF = np.pad(features_NF, ((0, FEATURES_PER_FRAME - heard), (0, 0)))
         (state,), (events,) = self._advance([features_NF], [state])
         (state,), (more,) = self._hear([self.kernels.last_frames(state.encoder)], [state])
-        turn, last = turns.end(
-            state.turn, state.num_frames - 1, self.config, self.endpointer.config, self.texts
-        )
+        turn, last = turns.end(state.turn, self.config, self.endpointer.config, self.texts)
         return state._replace(turn=turn), [*events, *more, *last]
 
     def _search(self, bias: BiasTrie | None) -> Search:
@@ -121,16 +122,46 @@ class Engine:
             np.concatenate([s.features_NF, new_NF]) for s, new_NF in zip(states, features, strict=True)
         ]
         states, events = list(states), [[] for _ in states]
-        while ready := [i for i, waiting_NF in enumerate(waiting) if len(waiting_NF) >= FEATURES_PER_FRAME]:
+        while True:
+            self._hear_halves(waiting, states, events)
+            ready = [i for i, waiting_NF in enumerate(waiting) if len(waiting_NF) >= FEATURES_PER_FRAME]
+            if not ready:
+                break
             features_BNF = np.array([waiting[i][:FEATURES_PER_FRAME] for i in ready])
             encoded, encoders = self.kernels.encode(features_BNF, [states[i].encoder for i in ready])
-            stepped = [states[i]._replace(encoder=e) for i, e in zip(ready, encoders, strict=True)]
+            stepped = [
+                states[i]._replace(encoder=e, frame_NF=features_NF.copy())
+                for i, e, features_NF in zip(ready, encoders, features_BNF, strict=True)
+            ]
             for i, state, said in zip(ready, *self._hear(encoded, stepped), strict=True):
                 waiting[i], states[i] = waiting[i][FEATURES_PER_FRAME:], state
                 events[i] += said
         # A copy, or a state would hold the memory of all the features that it was cut from.
         kept = zip(states, waiting, strict=True)
         return [s._replace(features_NF=rest_NF.copy()) for s, rest_NF in kept], events
+
+    def _hear_halves(
+        self, waiting: Sequence[np.ndarray], states: list[StreamState], events: list[list[Event]]
+    ) -> None:
+        """The middle of the frame that waits, where a silence asks for it; what comes of it goes into the two lists."""
+        settle_ms = self.config.settle_ms
+        there = [
+            i
+            for i, (waiting_NF, state) in enumerate(zip(waiting, states, strict=True))
+            if len(waiting_NF) >= FEATURES_PER_TICK
+            and turns.awaits_half(state.turn, state.num_frames, settle_ms)
+        ]
+        if not there:
+            return
+        change_BF = np.array(
+            [waiting[i][:FEATURES_PER_TICK].mean(0) - states[i].frame_NF.mean(0) for i in there]
+        )
+        scores, hidden = self.endpointer.score.half(change_BF, [states[i].turn.hidden for i in there])
+        for i, score, hidden_H in zip(there, scores, hidden, strict=True):
+            tick = TICKS_PER_FRAME * states[i].num_frames
+            turn, said = self._decide(states[i], states[i].turn, score, hidden_H, tick, words_changed=False)
+            states[i] = states[i]._replace(turn=turn)
+            events[i] += said
 
     def _hear(
         self, encoded: Sequence[np.ndarray], states: Sequence[StreamState]
@@ -156,21 +187,29 @@ class Engine:
         self, encoded_BD: np.ndarray, states: Sequence[StreamState]
     ) -> tuple[list[Turn], list[list[Event]]]:
         """One frame of each stream: search, then the score of all, then the decisions."""
-        spell, settle = self.packed.tokenizer.decode, self.config.settle_frames
+        spell, settle_ms = self.packed.tokenizer.decode, self.config.settle_ms
         found = [
-            turns.search_frame(state.turn, encoded_1D, state.num_frames, spell, settle)
+            turns.search_frame(state.turn, encoded_1D, state.num_frames, spell, settle_ms)
             for state, encoded_1D in zip(states, encoded_BD[:, None], strict=True)
         ]
         pause_BD = np.array([heard.pause_D for _, heard in found])
         scores, hidden = self.endpointer.score(encoded_BD, pause_BD, [turn.hidden for turn, _ in found])
         after, events = [], []
         for state, (turn, heard), score, hidden_D in zip(states, found, scores, hidden, strict=True):
-            frame, number = state.num_frames, turn.endpoint.turn
-            turn, said = turns.decide(
-                turn, heard, score, hidden_D, frame, self.config, self.endpointer.config, self.texts
-            )
-            if turns.has_ended(turn, number) or turns.is_idle(turn, frame, self.config):
-                turn = turns.follow(turn, self._search(state.bias), self.endpointer.score.initial(), frame)
+            tick = turns.last_tick(state.num_frames)
+            turn, said = self._decide(state, turn, score, hidden_D, tick, heard.words_changed)
             after.append(turn)
             events.append(said)
         return after, events
+
+    def _decide(
+        self, state: StreamState, turn: Turn, score: float, hidden: Any, tick: int, words_changed: bool
+    ) -> tuple[Turn, list[Event]]:
+        """What a score leads to: events, and the turn that goes on or follows."""
+        number, thresholds = turn.endpoint.turn, self.endpointer.config
+        turn, said = turns.decide(
+            turn, score, hidden, tick, words_changed, self.config, thresholds, self.texts
+        )
+        if turns.has_ended(turn, number) or turns.is_idle(turn, tick, self.config):
+            turn = turns.follow(turn, self._search(state.bias), self.endpointer.score.initial(), tick)
+        return turn, said

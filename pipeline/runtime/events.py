@@ -14,7 +14,7 @@ from pipeline.decoding.endpointer import Decision, DecisionKind
 
 @dataclass(frozen=True)
 class Event:
-    """`turn` from 1; `time_ms` on the stream's clock, the end of the 80 ms frame that made it; `lattice` or None."""
+    """`turn` from 1; `time_ms` on the stream's clock, the end of the 40 ms that made it; `lattice` or None."""
 
     turn: int
     revision: int

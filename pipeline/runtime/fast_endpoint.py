@@ -1,4 +1,4 @@
-"""The end-pointer of decoding/endpoint_model.py, compiled: one frame of many streams, each as if it were alone."""
+"""The end-pointer of decoding/endpoint_model.py, compiled: a frame or the middle of one, of many streams."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -14,7 +14,7 @@ COUNTS = np.array([name in ("frames_since_token", "num_words") for name in PAUSE
 
 class EndpointWeights(NamedTuple):
     """float32; matrices transposed. P: projected encoder width, C: P and the pause features, H: cells, G = 3 H (gates
-    r, z, n).
+    r, z, n). Of the middle of a frame: F: mel bins, S: projected change of sound, B: H and S.
     """
 
     projection_DP: np.ndarray
@@ -24,11 +24,17 @@ class EndpointWeights(NamedTuple):
     bias_2G: np.ndarray
     output_H: np.ndarray
     output_bias: np.ndarray
+    change_FS: np.ndarray
+    change_bias_S: np.ndarray
+    half_hidden_BH: np.ndarray
+    half_bias_H: np.ndarray
+    half_output_H: np.ndarray
+    half_output_bias: np.ndarray
 
 
 def weights_of(arrays: Mapping[str, np.ndarray], config: EndpointModelConfig) -> EndpointWeights:
     """A model's weights by name (`EndpointModel.arrays`). ValueError unless they are those of these sizes."""
-    width, projected = config.width, config.projected_width
+    width, projected, change = config.width, config.projected_width, config.change_width
     check_shapes(
         {
             "projection.weight": (projected, config.encoder_width),
@@ -39,6 +45,12 @@ def weights_of(arrays: Mapping[str, np.ndarray], config: EndpointModelConfig) ->
             "bias_hh": (3 * width,),
             "output.weight": (1, width),
             "output.bias": (1,),
+            "change.weight": (change, config.num_mel_bins),
+            "change.bias": (change,),
+            "half_hidden.weight": (width, width + change),
+            "half_hidden.bias": (width,),
+            "half_output.weight": (1, width),
+            "half_output.bias": (1,),
         },
         {name: array.shape for name, array in arrays.items()},
     )
@@ -51,14 +63,19 @@ def weights_of(arrays: Mapping[str, np.ndarray], config: EndpointModelConfig) ->
         np.stack([given["bias_ih"], given["bias_hh"]]),
         given["output.weight"][0],
         given["output.bias"],
+        np.ascontiguousarray(given["change.weight"].T),
+        given["change.bias"],
+        np.ascontiguousarray(given["half_hidden.weight"].T),
+        given["half_hidden.bias"],
+        given["half_output.weight"][0],
+        given["half_output.bias"],
     )
 
 
 @compiled
 def score(encoded_BD, pause_BD, hidden_BH, nameless_weights):
     """P(the speaker had finished by the end of the frame) (B,), and the next hidden states (B, H)."""
-    projection, projection_bias, from_input, from_hidden, bias, output, output_bias = nameless_weights
-    weights = EndpointWeights(projection, projection_bias, from_input, from_hidden, bias, output, output_bias)
+    weights = EndpointWeights(*nameless_weights)
     score_B, after_BH = np.empty(len(encoded_BD), np.float32), np.empty_like(hidden_BH)
     width, projected = hidden_BH.shape[1], len(weights.projection_bias_P)
     input_C = np.empty(len(weights.from_input_CG), np.float32)
@@ -72,11 +89,30 @@ def score(encoded_BD, pause_BD, hidden_BH, nameless_weights):
         reset_H, update_H = reset_update[:width], reset_update[width:]
         new_H = tanh(from_input_G[2 * width :] + reset_H * from_hidden_G[2 * width :])
         after_BH[b] = new_H + update_H * (hidden_BH[b] - new_H)
-        logit = weights.output_bias[0]
-        for h in range(width):
-            logit += weights.output_H[h] * after_BH[b, h]
-        score_B[b] = np.float32(1) / (np.float32(1) + np.exp(-logit))
+        score_B[b] = _probability(after_BH[b], weights.output_H, weights.output_bias)
     return score_B, after_BH
+
+
+@compiled
+def half_score(change_BF, hidden_BH, nameless_weights):
+    """P(the speaker had finished 40 ms after the frame of these hidden states) (B,)."""
+    weights = EndpointWeights(*nameless_weights)
+    score_B, width = np.empty(len(change_BF), np.float32), hidden_BH.shape[1]
+    both_B = np.empty(len(weights.half_hidden_BH), np.float32)
+    for b in range(len(change_BF)):
+        both_B[:width] = hidden_BH[b]
+        both_B[width:] = tanh(_affine(weights.change_FS, change_BF[b], weights.change_bias_S))
+        half_H = tanh(_affine(weights.half_hidden_BH, both_B, weights.half_bias_H))
+        score_B[b] = _probability(half_H, weights.half_output_H, weights.half_output_bias)
+    return score_B
+
+
+@compiled
+def _probability(hidden_H, output_H, bias):
+    logit = bias[0]
+    for h in range(len(hidden_H)):
+        logit += output_H[h] * hidden_H[h]
+    return np.float32(1) / (np.float32(1) + np.exp(-logit))
 
 
 @compiled

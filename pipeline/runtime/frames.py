@@ -2,6 +2,7 @@
 
 FRAME_SHIFT = 160  # samples at 16 kHz from a feature frame to the next
 FEATURES_PER_FRAME = 8  # 10 ms feature frames in an 80 ms encoder frame
+FEATURES_PER_TICK = 4  # in the 40 ms of `decoding/endpointer.py`
 FRAME_S = 0.08  # an encoder frame
 
 

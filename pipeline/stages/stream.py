@@ -37,7 +37,7 @@ def main() -> None:
         dev = spread(list(load_cuts("data/prepare/dev", with_audio=True)), params.dev_utterances)
         test = spread(list(load_cuts("data/prepare/test", with_audio=True)), params.test_utterances)
         heard, draws = spread(train, params.train_utterances), (params.seed, params.bootstrap_replicates)
-        wanted = (params.silence_s, params.max_early_cut, params.gap_ms)
+        wanted = (params.silence_s, params.max_early_cut, params.gap_ms, params.max_revision)
         model, endpointer = endpointer_of(packed, heard, dev, *wanted, params.seed, params.epochs)
         write_endpointer(run.scratch / NAME, model, endpointer.config, digest(MODEL))
         engine = Engine(packed, endpointer=endpointer)

@@ -1,6 +1,6 @@
 """Train the end-pointer: from the packed recogniser's own encoder frames and pauses, when speech ends in the cuts.
 
-    model, endpointer = endpointer_of(packed, train_cuts, dev_cuts, 2.4, 0.02, 200, seed=7, epochs=8)
+    model, endpointer = endpointer_of(packed, train_cuts, dev_cuts, 2.4, 0.02, 200, 0.04, seed=7, epochs=8)
 
 The recogniser stays as it is. Its pauses come from the best path of whole utterances; the thresholds are chosen on what
 the engine hears as it goes (`evaluation/streams.py`). Cost: 2 ms an utterance and epoch.
@@ -22,27 +22,26 @@ from pipeline.corpus.tokenizer import SPACE
 from pipeline.decoding.batch_beam import beam_search
 from pipeline.decoding.endpoint_input import EndpointModelConfig, pause_features
 from pipeline.decoding.endpoint_model import EndpointModel
-from pipeline.decoding.endpointer import FRAME_MS, EndpointConfig
+from pipeline.decoding.endpointer import TICK_MS, TICKS_PER_FRAME, EndpointConfig
 from pipeline.decoding.token_lattice import BLANK_ID, TokenPath
 from pipeline.errors import UserError
 from pipeline.evaluation.streams import (
     STEP_S,
     background,
     continued,
-    held_back,
     speech_end_s,
     tracks,
     wake_end_s,
     with_silence,
 )
-from pipeline.evaluation.thresholds import choose_final, choose_speculative, with_thresholds
+from pipeline.evaluation.thresholds import choose
 from pipeline.models.predictor import CONTEXT_SIZE
 from pipeline.models.transducer import Transducer
 from pipeline.runtime.bundle import Packed
 from pipeline.runtime.endpoint_score import Endpointer, ModelScore
 from pipeline.runtime.engine import Engine
 from pipeline.runtime.fast_endpoint import weights_of
-from pipeline.runtime.frames import FRAME_S
+from pipeline.runtime.frames import FEATURES_PER_FRAME, FEATURES_PER_TICK, FRAME_S
 
 BATCH = 32
 PEAK_LR = 1e-2
@@ -56,13 +55,14 @@ def endpointer_of(
     silence_s: float,
     max_early_cut: float,
     gap_ms: float,
+    max_revision: float,
     seed: int,
     epochs: int,
 ) -> tuple[EndpointModel, Endpointer]:
     """The model that `train` (with features) teaches, and the end-pointer with thresholds for `dev` (with audio)."""
     examples = endpoint_examples(packed, train, silence_s)
     model = train_endpointer(examples, packed.model.encoder.output_width, seed, epochs)
-    return model, with_chosen_thresholds(packed, model, dev, silence_s, max_early_cut, gap_ms)
+    return model, with_chosen_thresholds(packed, model, dev, silence_s, max_early_cut, gap_ms, max_revision)
 
 
 def with_chosen_thresholds(
@@ -72,6 +72,7 @@ def with_chosen_thresholds(
     silence_s: float,
     max_early_cut: float,
     gap_ms: float,
+    max_revision: float,
 ) -> Endpointer:
     """The end-pointer whose thresholds the engine's scores of development cuts (with audio) ask for.
 
@@ -83,20 +84,21 @@ def with_chosen_thresholds(
     recordings = [with_silence(cut.load_audio()[0], speech_end_s(cut), silence_s) for cut in cuts]
     found, config = tracks(engine, recordings, cuts), engine.endpointer.config
     try:
-        final = choose_final(found, max_early_cut, config)
-        found = [held_back(track, final, engine.config.settle_frames) for track in found]
-        config = with_thresholds(config, choose_speculative(found, final, gap_ms, config), final)
+        config = choose(found, max_early_cut, gap_ms, max_revision, engine.config.settle_ms, config)
     except UserError as error:
         print(f"sotto: end-pointer: default thresholds stand ({error})", file=sys.stderr)
     return Endpointer(engine.endpointer.score, config)
 
 
 class Example(NamedTuple):
-    """One utterance from where it is searched on: encoder frames, pause features, whether speech has ended (0, 1)."""
+    """One utterance from where it is searched on: encoder frames, pause features, how the sound changes in the 40 ms
+    behind each frame; whether speech has ended (0, 1) by the end of a frame, and 40 ms later.
+    """
 
     encoded_TD: Tensor
     pause_TD: Tensor
-    ended_T: Tensor
+    change_TF: Tensor
+    ended_T2: Tensor
 
 
 @torch.no_grad()
@@ -113,10 +115,11 @@ def endpoint_examples(packed: Packed, cuts: Sequence[MonoCut], silence_s: float)
             pad_sequence(features, batch_first=True), lengths_B, start_B
         )
         results = beam_search(packed.model, encoded_BTD, frame_lengths_B, lexicon=packed.lexicon)
-        for cut, encoded_TD, length, start, result in zip(
-            chosen, encoded_BTD, frame_lengths_B.tolist(), start_B.tolist(), results, strict=True
+        for cut, features_NF, encoded_TD, length, start, result in zip(
+            chosen, features, encoded_BTD, frame_lengths_B.tolist(), start_B.tolist(), results, strict=True
         ):
-            examples.append(_example(packed, cut, encoded_TD[:length].clone(), start, result))
+            change_TF = changes_of_sound(features_NF)[start : start + length]
+            examples.append(_example(packed, cut, encoded_TD[:length].clone(), change_TF, start, result))
     return examples
 
 
@@ -126,7 +129,7 @@ def train_endpointer(
     """The model after `epochs` of Adam under a falling rate, cross entropy of every frame."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = EndpointModel(EndpointModelConfig(encoder_width)).train()
+        model = EndpointModel(EndpointModelConfig(encoder_width, examples[0].change_TF.shape[1])).train()
     drawn = np.random.default_rng(seed)
     optimizer = torch.optim.Adam(model.parameters(), PEAK_LR)
     num_steps = epochs * -(-len(examples) // BATCH)
@@ -144,14 +147,22 @@ def train_endpointer(
 
 
 def endpoint_loss(model: EndpointModel, examples: Sequence[Example]) -> Tensor:
-    """Mean cross entropy (nats) over the frames of a batch, padding left out."""
-    lengths_B = torch.tensor([len(example.ended_T) for example in examples])
-    encoded_BTD, pause_BTD, ended_BT = (
+    """Mean cross entropy (nats) over the frames of a batch and the middles of the next ones, padding left out."""
+    lengths_B = torch.tensor([len(example.ended_T2) for example in examples])
+    encoded_BTD, pause_BTD, change_BTF, ended_BT2 = (
         pad_sequence(list(parts), True) for parts in zip(*examples, strict=True)
     )
-    inside_BT = torch.arange(ended_BT.shape[1]) < lengths_B[:, None]
-    logit_BT = model(encoded_BTD, pause_BTD)
-    return binary_cross_entropy_with_logits(logit_BT[inside_BT], ended_BT[inside_BT])
+    inside_BT = torch.arange(ended_BT2.shape[1]) < lengths_B[:, None]
+    logit_BT, hidden_BTH = model(encoded_BTD, pause_BTD)
+    logit_BT2 = torch.stack([logit_BT, model.half(hidden_BTH, change_BTF)], -1)
+    return binary_cross_entropy_with_logits(logit_BT2[inside_BT], ended_BT2[inside_BT])
+
+
+def changes_of_sound(features_NF: Tensor) -> Tensor:
+    """What `EndpointModel.half` hears behind each frame of (N, F), as far as there are 40 ms behind it: (T, F)."""
+    frame_TF = features_NF.unfold(0, FEATURES_PER_FRAME, FEATURES_PER_FRAME).mean(-1)
+    behind_TF = features_NF[FEATURES_PER_FRAME:].unfold(0, FEATURES_PER_TICK, FEATURES_PER_FRAME).mean(-1)
+    return behind_TF - frame_TF[: len(behind_TF)]
 
 
 def _continued_features(cut: MonoCut, silence_s: float) -> np.ndarray:
@@ -160,12 +171,16 @@ def _continued_features(cut: MonoCut, silence_s: float) -> np.ndarray:
     return continued(features_NF, start, stop, int(silence_s / STEP_S))
 
 
-def _example(packed: Packed, cut: MonoCut, encoded_TD: Tensor, start: int, result: TokenPath) -> Example:
+def _example(
+    packed: Packed, cut: MonoCut, encoded_TD: Tensor, change_TF: Tensor, start: int, result: TokenPath
+) -> Example:
     begins_word = [packed.tokenizer.pieces[token][0].startswith(SPACE) for token in result.tokens]
     blank_T = blank_posteriors(packed.model, encoded_TD, result)
     pause_TD = torch.from_numpy(pause_features(result.frames, begins_word, blank_T))
-    ends_ms_T = (start + 1 + torch.arange(len(encoded_TD))) * FRAME_MS
-    return Example(encoded_TD, pause_TD, (ends_ms_T >= 1000 * speech_end_s(cut)).float())
+    ends_ms_T = (start + 1 + torch.arange(len(encoded_TD))) * TICKS_PER_FRAME * TICK_MS
+    ended_T2 = (torch.stack([ends_ms_T, ends_ms_T + TICK_MS], 1) >= 1000 * speech_end_s(cut)).float()
+    heard = len(change_TF)  # behind the last frame there may be no 40 ms
+    return Example(encoded_TD[:heard], pause_TD[:heard], change_TF, ended_T2[:heard])
 
 
 def blank_posteriors(model: Transducer, encoded_TD: Tensor, result: TokenPath) -> np.ndarray:
