@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.features.frames import FEATURES_PER_FRAME
 from pipeline.models.emformer_encoder import EmformerConfig, EmformerEncoder
-from pipeline.models.streaming import FEATURES_PER_FRAME
 
 MEL_BINS = 4
 CONFIGS = {

@@ -14,7 +14,7 @@ from pipeline.compression import packed_format, quantizers
 from pipeline.compression.packed_format import Coded
 from pipeline.errors import UserError
 from pipeline.features.fbank import fbank
-from pipeline.features.fbank import num_frames as frames_of
+from pipeline.features.frames import num_frames as frames_of
 from pipeline.models.convolution_sizes import layer_sizes
 from pipeline.runtime import fast_fbank, fast_step, fast_weights
 from pipeline.runtime.bundle import load_packed

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.features.augment import SpecAugmentConfig, spec_augment
-from pipeline.features.fbank import FbankConfig, fbank, flush, initial_state, num_frames, step
+from pipeline.features.fbank import FbankConfig, fbank, flush, initial_state, step
+from pipeline.features.frames import num_frames
 from tests.reference_features import slow_fbank
 
 CONFIG = FbankConfig(num_mel_bins=64)

@@ -10,12 +10,12 @@ from pipeline.corpus.tokenizer import Tokenizer
 from pipeline.decoding import token_lattice
 from pipeline.decoding.endpoint_input import EndpointModelConfig
 from pipeline.decoding.endpoint_model import EndpointModel
-from pipeline.decoding.endpointer import EndpointConfig
-from pipeline.features import fbank
-from pipeline.models import predictor, streaming
+from pipeline.decoding.endpointer import TICK_MS, TICKS_PER_FRAME, EndpointConfig
+from pipeline.features import frames
+from pipeline.models import predictor
 from pipeline.models.config import TransducerConfig
 from pipeline.models.transducer import TRAINING_ONLY, build_transducer
-from pipeline.runtime import frames, tensors
+from pipeline.runtime import tensors
 from pipeline.runtime.endpoint_score import digest, write_endpointer
 from tests.conftest import ROOT, stage_environment
 from tests.tiny_model import noise, write_tiny
@@ -91,13 +91,12 @@ def test_an_emformer_brings_torch(run):
     assert "torch" in modules_after(LISTENS, file, run / "samples.f32")[0]
 
 
-def test_constants_are_those_of_features_and_models():
-    assert frames.FRAME_SHIFT == fbank.FRAME_SHIFT
-    assert frames.FEATURES_PER_FRAME == streaming.FEATURES_PER_FRAME
-    assert frames.FRAME_S == frames.FEATURES_PER_FRAME * fbank.FRAME_SHIFT / fbank.SAMPLE_RATE_HZ
+def test_constants_agree():
+    assert frames.FRAME_S == frames.FEATURES_PER_FRAME * frames.FRAME_SHIFT / frames.SAMPLE_RATE_HZ
+    assert frames.FRAME_MS == 1000 * frames.FRAME_S == TICKS_PER_FRAME * TICK_MS
+    assert frames.FEATURES_PER_FRAME == TICKS_PER_FRAME * frames.FEATURES_PER_TICK
     assert tensors.CONTEXT_SIZE == predictor.CONTEXT_SIZE
     assert token_lattice.BLANK_ID == Tokenizer.blank_id
-    assert all(frames.num_frames(size) == fbank.num_frames(size) for size in range(1_000))
 
 
 def config_with(**encoder):

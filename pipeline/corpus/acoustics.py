@@ -6,7 +6,8 @@ from functools import lru_cache
 import numpy as np
 import scipy.fft
 
-SAMPLE_RATE_HZ = 16_000
+from pipeline.features.frames import SAMPLE_RATE_HZ
+
 NOISE_BANK_S = 60
 # kind → share of the utterances
 NOISE_KINDS = {

@@ -23,9 +23,8 @@ from pipeline.corpus.shards import load_cuts, load_feature_matrix
 from pipeline.corpus.tokenizer import Tokenizer
 from pipeline.errors import UserError
 from pipeline.features.fbank import FLOOR
+from pipeline.features.frames import FEATURES_PER_FRAME, FRAME_S
 
-SUBSAMPLING = 8  # feature frames per encoder frame
-FRAME_S = 0.08
 TRAINING_BUCKETS = 30  # 3 % of a batch is padding; with 10 it was 7
 SILENCE = math.log(FLOOR)
 
@@ -135,7 +134,7 @@ def collate(
         features_BNF[row, : len(matrix)] = matrix
         tokens_BU[row, : len(ids)] = ids
     ids = [cut.id for cut in cuts]
-    num_heard_B = feature_lengths_B // SUBSAMPLING - start_frames_B
+    num_heard_B = feature_lengths_B // FEATURES_PER_FRAME - start_frames_B
     num_heard = int(num_heard_B.max())
     phones_BM = np.full((len(cuts), PHONES_PER_FRAME * num_heard), UNKNOWN, np.int64)
     for row, cut in enumerate(cuts if phones else ()):
@@ -156,7 +155,7 @@ def collate(
 def start_frame(cut: MonoCut) -> int:
     """The 80 ms frame in which the wake word ended (`custom.wake_word_end_s`); 0 without one."""
     end_s = (cut.supervisions[0].custom or {}).get("wake_word_end_s") or 0.0
-    return min(int(end_s / FRAME_S), cut.features.num_frames // SUBSAMPLING)
+    return min(int(end_s / FRAME_S), cut.features.num_frames // FEATURES_PER_FRAME)
 
 
 def trainable(cuts: CutSet | Sequence[MonoCut], tokens: Callable[[MonoCut], Sequence[int]]) -> list[MonoCut]:
@@ -166,7 +165,7 @@ def trainable(cuts: CutSet | Sequence[MonoCut], tokens: Callable[[MonoCut], Sequ
     return [
         cut
         for cut in cuts
-        if max(1, len(tokens(cut))) <= cut.features.num_frames // SUBSAMPLING - start_frame(cut)
+        if max(1, len(tokens(cut))) <= cut.features.num_frames // FEATURES_PER_FRAME - start_frame(cut)
     ]
 
 

@@ -28,7 +28,7 @@ import soxr
 
 from pipeline.corpus.shards import RejectedUtterance, Utterance
 from pipeline.errors import UserError
-from pipeline.features.fbank import SAMPLE_RATE_HZ
+from pipeline.features.frames import SAMPLE_RATE_HZ
 
 SPLITS = ("train", "unlabelled", "dev", "test")
 DURATION_TOLERANCE_S = 0.05

@@ -17,7 +17,7 @@ import soxr
 from pipeline.corpus.manifest import Row, render_row
 from pipeline.corpus.shards import Utterance
 from pipeline.errors import UserError
-from pipeline.features.fbank import SAMPLE_RATE_HZ
+from pipeline.features.frames import SAMPLE_RATE_HZ
 
 MIN_SNR_DB, MAX_SNR_DB = 5.0, 25.0
 ROOM_SHARE = 0.5  # of the copies get a room response

@@ -32,7 +32,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.errors import UserError
-from pipeline.features.fbank import FRAME_SHIFT, SAMPLE_RATE_HZ, FbankConfig, fbank
+from pipeline.features.fbank import FbankConfig, fbank
+from pipeline.features.frames import FRAME_SHIFT, SAMPLE_RATE_HZ
 from pipeline.processes import die_with_parent
 
 FRAME_SHIFT_S = FRAME_SHIFT / SAMPLE_RATE_HZ

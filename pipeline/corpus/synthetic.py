@@ -16,11 +16,12 @@ import numpy as np
 import soxr
 
 from pipeline.corpus import acoustics, espeak
-from pipeline.corpus.acoustics import SAMPLE_RATE_HZ, rms
+from pipeline.corpus.acoustics import rms
 from pipeline.corpus.espeak import Speech
 from pipeline.corpus.grammar import is_unseen
 from pipeline.corpus.synthetic_plan import SyntheticConfig, UtterancePlan, generator, plan
 from pipeline.corpus.voices import draw_accent, draw_voice, espeak_name
+from pipeline.features.frames import SAMPLE_RATE_HZ
 
 __all__ = ["SyntheticConfig", "UtterancePlan", "plan", "render"]
 

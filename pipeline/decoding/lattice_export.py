@@ -7,8 +7,8 @@ exact lattices in the WFST framework".
 from xml.sax.saxutils import escape
 
 from pipeline.decoding.lattice import Arc, Lattice, best_path, posteriors
+from pipeline.features.frames import FRAME_S
 
-FRAME_S = 0.08
 EPSILON_SLF, EPSILON_KALDI = "!NULL", "<eps>"
 COLUMN_PX, ROW_PX, MARGIN_PX = 110, 64, 40
 

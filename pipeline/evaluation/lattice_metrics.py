@@ -20,7 +20,7 @@ from pipeline.evaluation import reranking
 from pipeline.evaluation.reranking import Utterance
 from pipeline.evaluation.streams import never_ending, run_engine, wake_end_s
 from pipeline.evaluation.wer import normalise
-from pipeline.runtime.audio import SAMPLE_RATE_HZ
+from pipeline.features.frames import SAMPLE_RATE_HZ
 from pipeline.runtime.endpoint_score import RULE
 from pipeline.runtime.engine import Engine
 

@@ -17,8 +17,8 @@ import torch
 from pipeline.evaluation.inspect import describe
 from pipeline.evaluation.intervals import REPLICATES, paired_difference, wer_interval
 from pipeline.evaluation.size import bits_per_weight, bytes_fp32, num_parameters, stored_bytes, zeros
+from pipeline.features.frames import SAMPLE_RATE_HZ
 from pipeline.models.transducer import TRAINING_ONLY
-from pipeline.runtime.audio import SAMPLE_RATE_HZ
 from pipeline.runtime.recognise import transcribe
 
 RTF_UTTERANCES = 40

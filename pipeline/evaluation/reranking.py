@@ -26,7 +26,7 @@ from pipeline.decoding.oracle import oracle
 from pipeline.decoding.rescoring import Candidate, Weights, rank
 from pipeline.evaluation.intervals import REPLICATES, Interval, paired_difference, wer_interval
 from pipeline.evaluation.wer import count_errors, normalise, utterance_table
-from pipeline.runtime.audio import SAMPLE_RATE_HZ
+from pipeline.features.frames import SAMPLE_RATE_HZ
 
 PCM_BYTES_PER_S = 2 * SAMPLE_RATE_HZ
 OPUS_BYTES_PER_S, OPUS_HIGH_BYTES_PER_S = 3_000, 4_000  # 24 and 32 kb/s

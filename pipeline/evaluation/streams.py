@@ -15,10 +15,10 @@ from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.endpointer import TICK_MS, TICKS_PER_FRAME, EndpointConfig
 from pipeline.evaluation.endpointing import Outcome
 from pipeline.evaluation.thresholds import Track
+from pipeline.features.frames import FRAME_S
 from pipeline.runtime.endpoint_score import Endpointer, Score
 from pipeline.runtime.engine import Engine
 from pipeline.runtime.events import Event, FinalEnd, Revise, SpeculativeEnd
-from pipeline.runtime.frames import FRAME_S
 from pipeline.runtime.turn import last_tick
 
 if TYPE_CHECKING:

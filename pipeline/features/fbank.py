@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SAMPLE_RATE_HZ = 16_000
-FRAME_SHIFT = 160
+from pipeline.features.frames import FRAME_SHIFT, SAMPLE_RATE_HZ, num_frames
+
 FRAME_LENGTH = 400
 LEFT_EDGE = FRAME_LENGTH // 2 - FRAME_SHIFT // 2  # samples of frame 0 that lie before the first sample
 FFT_LENGTH = 512
@@ -39,11 +39,6 @@ class FbankState:
     started: bool
     num_samples: int
     num_frames: int
-
-
-def num_frames(num_samples: int) -> int:
-    """Frames of an utterance of `num_samples` samples: rounded to the nearest, as Kaldi does."""
-    return (num_samples + FRAME_SHIFT // 2) // FRAME_SHIFT
 
 
 def fbank(samples_BS: Tensor, config: FbankConfig = FbankConfig()) -> Tensor:

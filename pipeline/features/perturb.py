@@ -14,8 +14,9 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.features.fbank import FLOOR, HIGH_HZ, LOW_HZ
+from pipeline.features.frames import FEATURES_PER_FRAME
 
-FEATURES_PER_FRAME, FEATURES_PER_PHONE = 8, 2  # 10 ms features in an 80 ms frame, in a 20 ms phone label
+FEATURES_PER_PHONE = 2  # 10 ms features in a 20 ms phone label
 CHANNEL_RIPPLES = 5
 UNKNOWN_PHONE = -1
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from pipeline.features.frames import FEATURES_PER_FRAME
 from pipeline.models.convolution_sizes import KERNEL, LayerSizes, layer_sizes, output_width
-from pipeline.models.streaming import FEATURES_PER_FRAME
 
 
 class Convolution(nn.Module):

@@ -18,7 +18,8 @@ import torchaudio
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from pipeline.models.streaming import FEATURES_PER_FRAME, stack
+from pipeline.features.frames import FEATURES_PER_FRAME
+from pipeline.models.streaming import stack
 
 
 @dataclass(frozen=True)

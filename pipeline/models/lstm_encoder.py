@@ -13,9 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pipeline.features.frames import FEATURES_PER_FRAME
 from pipeline.models.config import EncoderConfig
 from pipeline.models.convolution import Convolutions
-from pipeline.models.streaming import FEATURES_PER_FRAME, stack
+from pipeline.models.streaming import stack
 
 
 class LSTMState(NamedTuple):

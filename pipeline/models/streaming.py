@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-FEATURES_PER_FRAME = 8  # 10 ms feature frames in an 80 ms encoder frame
+from pipeline.features.frames import FEATURES_PER_FRAME
 
 
 class StreamingEncoder(Protocol):

@@ -7,8 +7,8 @@ import soundfile
 import soxr
 
 from pipeline.errors import UserError
+from pipeline.features.frames import SAMPLE_RATE_HZ
 
-SAMPLE_RATE_HZ = 16_000
 SHORTEST_S = 0.1
 
 

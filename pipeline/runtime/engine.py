@@ -23,11 +23,11 @@ from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.endpointer import TICKS_PER_FRAME
 from pipeline.decoding.search import Search
 from pipeline.errors import UserError
+from pipeline.features.frames import FEATURES_PER_FRAME, FEATURES_PER_TICK, FRAME_S, num_frames
 from pipeline.runtime import turn as turns
 from pipeline.runtime.bundle import Packed
 from pipeline.runtime.endpoint_score import RULE, Endpointer
 from pipeline.runtime.events import Event
-from pipeline.runtime.frames import FEATURES_PER_FRAME, FEATURES_PER_TICK, FRAME_S, num_frames
 from pipeline.runtime.kernels import Kernels, kernels_of
 from pipeline.runtime.turn import EngineConfig, Turn
 

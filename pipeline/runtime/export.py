@@ -13,12 +13,11 @@ from pathlib import Path
 
 from pipeline.corpus.tokenizer import Tokenizer
 from pipeline.errors import UserError
+from pipeline.features.frames import FEATURES_PER_FRAME, FRAME_MS
 from pipeline.files import copy_atomically, remove_path
-from pipeline.models.streaming import FEATURES_PER_FRAME
 from pipeline.models.transducer import Transducer
 from pipeline.runtime.onnx_graphs import encoder_graph, joiner_graph, predictor_graph
 
-FRAME_MS = 80
 LARGEST_CHUNK_MS = 10_000
 FILES = ("encoder.onnx", "decoder.onnx", "joiner.onnx", "tokens.txt")
 

@@ -12,9 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from pipeline.runtime.frames import FRAME_SHIFT, num_frames
+from pipeline.features.frames import FRAME_SHIFT, SAMPLE_RATE_HZ, num_frames
 
-SAMPLE_RATE_HZ = 16_000
 FRAME_LENGTH, FFT_LENGTH = 400, 512
 LEFT_EDGE = FRAME_LENGTH // 2 - FRAME_SHIFT // 2
 HALF = FFT_LENGTH // 2

@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.features.frames import FEATURES_PER_FRAME, FRAME_S, num_frames
 from pipeline.runtime import fast_fbank, fast_step
 from pipeline.runtime.fast_fbank import FbankState
 from pipeline.runtime.fast_weights import FastModel
-from pipeline.runtime.frames import FEATURES_PER_FRAME, FRAME_S, num_frames
 from pipeline.runtime.tensors import CONTEXT_SIZE
 
 UNKNOWN_ID = 1

@@ -8,9 +8,9 @@ No array that is given is changed. Twin: runtime/recogniser.py; `tests/test_fast
 import numpy as np
 
 from pipeline.decoding.token_lattice import BLANK_ID
+from pipeline.features.frames import FEATURES_PER_FRAME
 from pipeline.runtime.fast_convolution import compiled, convolve
 from pipeline.runtime.fast_weights import ConvolutionWeights, EncoderWeights, Matrix
-from pipeline.runtime.frames import FEATURES_PER_FRAME
 
 NORM_EPSILON = np.float32(1e-5)  # of torch's LayerNorm
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)

@@ -20,9 +20,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from pipeline.errors import UserError
+from pipeline.features.frames import FEATURES_PER_FRAME
 from pipeline.models.lstm_encoder import LSTMEncoder
 from pipeline.models.predictor import CONTEXT_SIZE
-from pipeline.models.streaming import FEATURES_PER_FRAME
 from pipeline.models.transducer import Transducer
 
 OPSET, IR_VERSION = 17, 8  # of 2022: runtimes that are years old read them

@@ -19,9 +19,8 @@ from pipeline.decoding.lexicon import Lexicon
 from pipeline.decoding.token_lattice import TokenPath
 from pipeline.errors import UserError
 from pipeline.features.fbank import fbank
+from pipeline.features.frames import FEATURES_PER_FRAME, FRAME_S, SAMPLE_RATE_HZ
 from pipeline.models.transducer import Transducer
-from pipeline.runtime.audio import SAMPLE_RATE_HZ
-from pipeline.runtime.frames import FEATURES_PER_FRAME, FRAME_S
 
 # (model, encoded_BTD, frame_lengths_B) -> the path of each utterance
 WholeSearch = Callable[[Transducer, torch.Tensor, torch.Tensor], list[TokenPath]]

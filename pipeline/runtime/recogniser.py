@@ -24,9 +24,9 @@ from torch import Tensor
 from pipeline.decoding.token_lattice import TokenPath
 from pipeline.errors import UserError
 from pipeline.features import fbank
-from pipeline.runtime.audio import SAMPLE_RATE_HZ, SHORTEST_S
+from pipeline.features.frames import FEATURES_PER_FRAME, FRAME_S, SAMPLE_RATE_HZ, num_frames
+from pipeline.runtime.audio import SHORTEST_S
 from pipeline.runtime.bundle import Packed
-from pipeline.runtime.frames import FEATURES_PER_FRAME, FRAME_S
 from pipeline.runtime.recognise import Transcript, transcribe
 
 RATES_HZ = (4_000, 384_000)
@@ -81,7 +81,7 @@ class Recogniser:
     def finish(self, state: StreamState) -> StreamState:
         """The state after the last sample: what the features and the encoder still held back is decoded."""
         state = self._advance(fbank.flush(state.fbank, self.packed.fbank_config), state)
-        heard = fbank.num_frames(state.fbank.num_samples)
+        heard = num_frames(state.fbank.num_samples)
         if 0 < heard < FEATURES_PER_FRAME:  # as in `transcribe`: padded to one frame
             padding = FEATURES_PER_FRAME - heard
             state = self._advance(state.features_NF.new_zeros(padding, state.features_NF.shape[1]), state)

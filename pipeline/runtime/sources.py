@@ -13,7 +13,7 @@ import soundfile
 import soxr
 
 from pipeline.errors import UserError
-from pipeline.runtime.audio import SAMPLE_RATE_HZ
+from pipeline.features.frames import SAMPLE_RATE_HZ
 
 RATES_HZ = (4_000, 384_000)
 MAX_CHANNELS = 32

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from pipeline.compression.packed_format import Contents
+from pipeline.features.frames import FEATURES_PER_FRAME
 from pipeline.models.config import TransducerConfig
 from pipeline.models.convolution_sizes import KERNEL, layer_sizes, output_width
-from pipeline.runtime.frames import FEATURES_PER_FRAME
 
 CONTEXT_SIZE = 2  # tokens that the predictor sees
 STATISTICS = "statistics."  # prefix of tensors beside the model's

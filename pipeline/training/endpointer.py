@@ -35,13 +35,13 @@ from pipeline.evaluation.streams import (
     with_silence,
 )
 from pipeline.evaluation.thresholds import choose
+from pipeline.features.frames import FEATURES_PER_FRAME, FEATURES_PER_TICK, FRAME_S
 from pipeline.models.predictor import CONTEXT_SIZE
 from pipeline.models.transducer import Transducer
 from pipeline.runtime.bundle import Packed
 from pipeline.runtime.endpoint_score import Endpointer, ModelScore
 from pipeline.runtime.engine import Engine
 from pipeline.runtime.fast_endpoint import weights_of
-from pipeline.runtime.frames import FEATURES_PER_FRAME, FEATURES_PER_TICK, FRAME_S
 
 BATCH = 32
 PEAK_LR = 1e-2
