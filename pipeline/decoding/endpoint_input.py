@@ -9,6 +9,7 @@ real-time far-field speech recognition systems" (ICASSP: pause features of the d
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,8 +30,7 @@ class EndpointModelConfig:
     change_width: int = 8
 
 
-@dataclass(frozen=True)
-class PauseState:
+class PauseState(NamedTuple):
     """What the features remember. `blanks`: the blank posteriors of the last frames, at most the window."""
 
     num_frames: int = 0
@@ -41,7 +41,7 @@ class PauseState:
 
 def pause_step(
     state: PauseState, num_tokens: int, num_new_words: int, blank_posterior: float
-) -> tuple[np.ndarray, PauseState]:
+) -> tuple[tuple[float, ...], PauseState]:
     """One frame: how many tokens it emitted, how many of them begin a word, P(blank) in it -> (pause_D, state).
 
     Order: PAUSE_FEATURES. Before the first token the frames count from the start.
@@ -50,9 +50,7 @@ def pause_step(
     blanks = (*state.blanks, float(blank_posterior))[-BLANK_WINDOW_FRAMES:]
     last_token_frame = frame if num_tokens else state.last_token_frame
     num_words = state.num_words + num_new_words
-    pause_D = np.array(
-        [frame - last_token_frame, math.fsum(blanks) / len(blanks), num_words > 0, num_words], np.float32
-    )
+    pause_D = frame - last_token_frame, math.fsum(blanks) / len(blanks), num_words > 0, num_words
     return pause_D, PauseState(frame + 1, last_token_frame, num_words, blanks)
 
 

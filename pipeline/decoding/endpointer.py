@@ -14,9 +14,9 @@ Source: Chang et al. 2020, "Low latency speech recognition using end-to-end pref
 lower threshold on one score, what was fetched early is thrown away when the final words differ.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from pipeline.errors import UserError
 
@@ -76,8 +76,7 @@ class Decision:
         return (self.tick + 1) * TICK_MS
 
 
-@dataclass(frozen=True)
-class EndpointState:
+class EndpointState(NamedTuple):
     """`turn` counts from 1. `revision` numbers what was last sent in this turn, 0 before anything was.
 
     `tick`: the last one heard; `quiet_since_tick`: the last at which the words changed, or at which the turn before
@@ -110,10 +109,10 @@ def step(
         raise ValueError(f"score: {score} must lie in [0, 1]")
     if tick <= state.tick:
         raise ValueError(f"tick: {tick} must come after {state.tick}")
-    state = dataclasses.replace(state, tick=tick)
+    state = state._replace(tick=tick)
     decisions: list[Decision] = []
     if words_changed:
-        state = dataclasses.replace(state, has_words=True, quiet_since_tick=tick)
+        state = state._replace(has_words=True, quiet_since_tick=tick)
         if state.speculating:
             state = _send(DecisionKind.REVISE, state, decisions)
     # The final comes before the fall-back: when the silence ends a turn, its standing speculation was right.
@@ -145,9 +144,5 @@ def _send(kind: DecisionKind, state: EndpointState, decisions: list[Decision]) -
     decisions.append(Decision(kind, state.turn, revision, state.tick))
     if is_final:
         return EndpointState(turn=state.turn + 1, tick=state.tick, quiet_since_tick=state.tick)
-    return dataclasses.replace(
-        state,
-        revision=revision,
-        speculating=is_speculation,
-        num_speculations=state.num_speculations + is_speculation,
-    )
+    num_speculations = state.num_speculations + is_speculation
+    return state._replace(revision=revision, speculating=is_speculation, num_speculations=num_speculations)

@@ -15,7 +15,6 @@ adds no word, and a speculation, which is sent no earlier, then holds the very l
 last never depends on whether there was a speculation.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -79,7 +78,7 @@ class Heard(NamedTuple):
     """What the search found in a frame: for the score, and for the state machine."""
 
     words_changed: bool
-    pause_D: np.ndarray
+    pause_D: tuple[float, ...]
 
 
 def begin(search: Search, hidden: Any, first_frame: int) -> Turn:
@@ -147,7 +146,7 @@ def end(
     tick = turn.endpoint.tick
     if tick < last_tick(turn.first_frame):
         return turn, []
-    again = dataclasses.replace(turn.endpoint, tick=tick - 1)  # the last tick is decided once more
+    again = turn.endpoint._replace(tick=tick - 1)  # the last tick is decided once more
     return _step(turn._replace(endpoint=again), 1.0, tick, False, config, thresholds, texts)
 
 
