@@ -93,7 +93,7 @@ class Engine:
         """
         features, after = [], []
         for samples_S, state in zip(samples, states, strict=True):
-            samples_S = np.array(samples_S, dtype=np.float32)
+            samples_S = np.asarray(samples_S, dtype=np.float32)
             if samples_S.ndim != 1 or not _all_finite(samples_S):
                 raise UserError("samples: must be finite numbers (S,), 16 kHz and one channel")
             features_NF, fbank_state = self.kernels.features(samples_S, state.fbank)
@@ -120,7 +120,8 @@ class Engine:
     ) -> tuple[list[StreamState], list[list[Event]]]:
         """New feature frames (N, F) of each stream: frame by frame, all that have a full one together."""
         waiting = [
-            np.concatenate([s.features_NF, new_NF]) for s, new_NF in zip(states, features, strict=True)
+            np.concatenate([s.features_NF, new_NF]) if len(s.features_NF) else new_NF
+            for s, new_NF in zip(states, features, strict=True)
         ]
         states, events = list(states), [[] for _ in states]
         while True:
@@ -131,7 +132,7 @@ class Engine:
             features_BNF = np.array([waiting[i][:FEATURES_PER_FRAME] for i in ready])
             encoded, encoders = self.kernels.encode(features_BNF, [states[i].encoder for i in ready])
             stepped = [
-                states[i]._replace(encoder=e, frame_NF=features_NF.copy())
+                states[i]._replace(encoder=e, frame_NF=features_NF)
                 for i, e, features_NF in zip(ready, encoders, features_BNF, strict=True)
             ]
             for i, state, said in zip(ready, *self._hear(encoded, stepped), strict=True):

@@ -135,8 +135,7 @@ def decide(
         score = min(score, thresholds.speculative_threshold - BELOW)
     if _length_ms(turn, tick) >= config.max_turn_s * 1000:
         score = 1.0
-    turn = turn._replace(hidden=hidden)
-    return _step(turn, score, tick, words_changed, config, thresholds, texts)
+    return _step(turn, score, hidden, tick, words_changed, config, thresholds, texts)
 
 
 def end(
@@ -147,7 +146,8 @@ def end(
     if tick < last_tick(turn.first_frame):
         return turn, []
     again = turn.endpoint._replace(tick=tick - 1)  # the last tick is decided once more
-    return _step(turn._replace(endpoint=again), 1.0, tick, False, config, thresholds, texts)
+    turn = turn._replace(endpoint=again)
+    return _step(turn, 1.0, turn.hidden, tick, False, config, thresholds, texts)
 
 
 def has_ended(turn: Turn, number: int) -> bool:
@@ -177,6 +177,7 @@ def _length_ms(turn: Turn, tick: int) -> int:
 def _step(
     turn: Turn,
     score: float,
+    hidden: Any,
     tick: int,
     changed: bool,
     config: EngineConfig,
@@ -192,4 +193,4 @@ def _step(
     events, standing = events_of(decisions, turn.text, turn.lattice, turn.standing)
     if changed and not events:
         events = [Partial(before.turn, before.revision, (tick + 1) * TICK_MS, turn.text)]
-    return turn._replace(endpoint=endpoint, standing=standing), events
+    return turn._replace(endpoint=endpoint, hidden=hidden, standing=standing), events
