@@ -73,14 +73,18 @@ def _fewest(counts: Counter[str | None]) -> frozenset[str]:
 def words_before(
     cuts: Iterable[MonoCut], prefixes: Mapping[str, Collection[str]]
 ) -> dict[str, frozenset[str]]:
-    """For each name in `cuts` the prefixes of all its kinds. Names of a kind that counts anywhere are left out."""
+    """For each name in `cuts` the prefixes of all its kinds, one set for all names that share them: a list of phrases
+    is grouped by these sets before every utterance. Names of a kind that counts anywhere are left out.
+    """
     kinds: dict[str, set[str]] = defaultdict(set)
     for cut in cuts:
         for occurrence in occurrences(cut):
             kinds[occurrence.name].add(occurrence.kind)
-    found = {}
+    found: dict[str, frozenset[str]] = {}
+    shared: dict[frozenset[str], frozenset[str]] = {}
     for name, its_kinds in kinds.items():
         each = [prefixes.get(kind, ANYWHERE) for kind in its_kinds]
         if all(each):
-            found[name] = frozenset().union(*each)
+            words = frozenset[str]().union(*each)
+            found[name] = shared.setdefault(words, words)
     return found

@@ -15,6 +15,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -109,6 +110,7 @@ def read_phrases(
     if len(lines) > MAX_PHRASES:
         raise UserError(f"{path}: {len(lines)} lines are more than the {MAX_PHRASES} phrases allowed")
     begins_V = word_begins(tokenizer)
+    begins = begins_V.tolist()
     heads: list[list[list[int]]] = [[]]
     sections, spellings, scores, unknown = [], [], [], []
     for number, line in enumerate(lines, 1):
@@ -121,7 +123,7 @@ def read_phrases(
             sections.append(len(heads) - 1)
             spellings.append(spelled(phrase, tokenizer, where))
             scores.append(_score(number_text, where))
-            unknown.append(_unknown(_plain(phrase), spellings[-1], begins_V, lexicon))
+            unknown.append(_unknown(_plain(phrase), spellings[-1], begins, lexicon))
     groups: list[list[tuple[list[int], float]]] = [[] for _ in heads]
     phrases = zip(sections, spellings, scores, unknown, _worths(spellings, unknown, bonus), strict=True)
     for section, tokens, score, owing, worth in phrases:
@@ -146,9 +148,10 @@ def bias_of(
     phrases = list(map(_plain, phrases))
     spellings = _spelled_all(phrases, tokenizer, "phrases")
     begins_V = word_begins(tokenizer)
+    begins = begins_V.tolist()
     words = lexicon.words if lexicon else ()
     unknown = [  # most phrases of a long list are words of the lexicon, and a call for each of them would cost time
-        _ALL_KNOWN if phrase in words else _unknown(phrase, tokens, begins_V, lexicon)
+        _ALL_KNOWN if phrase in words else _unknown(phrase, tokens, begins, lexicon)
         for phrase, tokens in zip(phrases, spellings, strict=True)
     ]
     worths = _worths(spellings, unknown, bonus)
@@ -188,9 +191,9 @@ def spelled(phrase: str, tokenizer: Tokenizer, where: str) -> list[int]:
 
 def _spelled_all(phrases: Sequence[str], tokenizer: Tokenizer, where: str) -> list[list[int]]:
     spellings = tokenizer.encode_all(phrases)
-    for phrase, tokens in zip(phrases, spellings, strict=True):
-        if not _is_spelling(tokens, tokenizer):
-            raise _cannot_spell(where, phrase)
+    if not all(spellings) or tokenizer.unknown_id in set(chain.from_iterable(spellings)):
+        wrong = (tokens for tokens in spellings if not _is_spelling(tokens, tokenizer))
+        raise _cannot_spell(where, phrases[spellings.index(next(wrong))])
     return spellings
 
 
@@ -204,15 +207,18 @@ class _Unknown(NamedTuple):
 _ALL_KNOWN = _Unknown(0, 0.0)
 
 
-def _unknown(phrase: str, tokens: Sequence[int], begins_V: np.ndarray, lexicon: Lexicon | None) -> _Unknown:
+def _unknown(phrase: str, tokens: Sequence[int], begins: Sequence[bool], lexicon: Lexicon | None) -> _Unknown:
     if lexicon is None or phrase in lexicon.words:
         return _ALL_KNOWN
     strange = [word not in lexicon.words for word in phrase.split()] if " " in phrase else [True]
     owed = lexicon.weights.oov_penalty * sum(strange) / len(tokens)
-    if all(strange):  # a single word ends here or above, at the cost of neither numpy nor a loop
+    if all(strange):
         return _Unknown(len(tokens), owed)
-    word_X = begins_V[list(tokens)].cumsum() - 1  # which word of the phrase each token is of
-    return _Unknown(sum(strange[word] for word in word_X.tolist()), owed)
+    num_tokens, word = 0, -1
+    for token in tokens:
+        word += begins[token]
+        num_tokens += strange[word]
+    return _Unknown(num_tokens, owed)
 
 
 def _worths(
