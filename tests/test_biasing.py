@@ -12,6 +12,7 @@ from pipeline.decoding.biasing import BiasTrie
 from pipeline.decoding.search import BeamConfig
 from pipeline.errors import UserError
 from pipeline.evaluation import biased_wer, intervals, wer
+from pipeline.runtime import phrases as phrase_lists
 from tests.reference_biasing import earned, with_prefixes
 
 TOKENS = st.lists(st.integers(1, 3), min_size=1, max_size=5)
@@ -311,3 +312,8 @@ def test_without_biased_words_there_is_no_b_wer_and_without_a_list_an_error():
     assert set(biased_wer.biased_wer(table, seed=0, replicates=20)) == {"u_wer", "false_accepts"}
     with pytest.raises(KeyError):
         biased_wer.with_biased_counts(small_table(), {"u0": []})
+
+
+@given(st.lists(st.text(alphabet="ab ,\tÄ\u00a0\n", max_size=6), max_size=5))
+def test_a_list_is_plain_as_each_of_its_phrases(phrases):
+    assert phrase_lists._plain_all(phrases) == [phrase_lists._plain(phrase) for phrase in phrases]

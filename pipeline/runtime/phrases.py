@@ -145,7 +145,7 @@ def bias_of(
     search that will use it, for a word in the list is a known one. Raises UserError for a phrase or word that the
     recogniser cannot spell.
     """
-    phrases = list(map(_plain, phrases))
+    phrases = _plain_all(list(phrases))
     spellings = _spelled_all(phrases, tokenizer, "phrases")
     begins_V = word_begins(tokenizer)
     begins = begins_V.tolist()
@@ -233,6 +233,14 @@ def _worths(
 
 def _plain(phrase: str) -> str:
     return " ".join(phrase.lower().split())
+
+
+def _plain_all(phrases: list[str]) -> list[str]:
+    """`_plain` of each. One look at all of them tells whether a list is plain already, as most are."""
+    text = ",".join(phrases)  # printable: no white space but " "
+    odd = any(gap in text for gap in ("  ", ", ", " ,")) or text != text.strip()
+    plain = text.isprintable() and text == text.lower() and not odd
+    return phrases if plain else list(map(_plain, phrases))
 
 
 def _is_spelling(tokens: Sequence[int], tokenizer: Tokenizer) -> bool:
