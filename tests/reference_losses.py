@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -75,11 +76,19 @@ def _indices(table_BU: Tensor) -> list[tuple[int, int]]:
     return list(itertools.product(range(table_BU.shape[0]), range(table_BU.shape[1])))
 
 
-def looped_lattice_kl(student: tuple, teacher: tuple, T: int, labels: int, floor: float = 1e-6) -> float:
+def looped_lattice_kl(
+    student: tuple,
+    teacher: tuple,
+    T: int,
+    labels: int,
+    floor: float = 1e-6,
+    unvisited: Iterable[tuple[int, int]] = (),
+) -> float:
     """student, teacher: (log_blank_TU, log_label_TU) of one utterance; mean over the nodes on paths."""
     total, nodes = 0.0, set()
     for path in one_per_frame_paths(T, labels):
         nodes |= {(t, sum(path[:t])) for t in range(T)}
+    nodes -= set(unvisited)
     for t, u in nodes:
         kept = (0, 1) if u < labels else (0,)
         p = [math.exp(teacher[k][t, u].item()) for k in kept]

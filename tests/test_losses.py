@@ -313,6 +313,19 @@ def test_lattice_kl_is_zero_for_equals_only_and_teaches_the_student_alone():
     assert torch.autograd.gradcheck(lambda *x: lattice_kl(*x, *teacher, FRAMES, LABELS), student)
 
 
+def test_lattice_kl_leaves_out_nodes_that_the_teacher_did_not_visit():
+    """Utterance 0 at another tempo: node (3, 1) was on no path before. The others are as if it were not there."""
+    student, teacher = scores(0), scores(1)
+    unvisited = [x.detach().clone() for x in teacher]
+    for side in unvisited:
+        side[0, 3, 1] = 0.0
+    loss = lattice_kl(*student, *unvisited, FRAMES, LABELS)
+    one = [tuple(x[0] for x in side) for side in (student, teacher)]
+    expected = twin.looped_lattice_kl(*one, 5, 3, unvisited={(3, 1)})
+    assert loss[0].item() == pytest.approx(expected, abs=1e-9)
+    assert all(g[0, 3, 1] == 0 for g in torch.autograd.grad(loss.sum(), student))
+
+
 def test_lattice_kl_takes_half_precision_targets_and_sure_students():
     student, teacher = scores(0, torch.float32), scores(1, torch.float32)
     exact = lattice_kl(*student, *teacher, FRAMES, LABELS)

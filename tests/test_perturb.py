@@ -27,9 +27,13 @@ def batch(num_bins: int = 12) -> Told:
     return Told(features_BNF, torch.tensor(LENGTHS), torch.tensor(STARTS), phones_BM)
 
 
-def told(config: PerturbConfig, seed: int = 0, tokens: int = 2) -> Told:
+def told_with_frames(config: PerturbConfig, seed: int = 0, tokens: int = 2) -> tuple[Told, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return perturb(batch(), torch.full((len(LENGTHS),), tokens), config, generator)
+
+
+def told(config: PerturbConfig, seed: int = 0, tokens: int = 2) -> Told:
+    return told_with_frames(config, seed, tokens)[0]
 
 
 def test_nothing_asked_for_changes_nothing():
@@ -46,9 +50,9 @@ def test_a_seed_tells_the_same_and_another_seed_something_else():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_time_line_is_one_for_features_starts_and_phones(seed):
+def test_the_time_line_is_one_for_features_starts_phones_and_frames(seed):
     """Bin 0 tells the old place of every frame: the rest must agree with it."""
-    new = told(PerturbConfig(tempo=0.2, without_wake_word=0.5), seed)
+    new, frames_BT = told_with_frames(PerturbConfig(tempo=0.2, without_wake_word=0.5), seed)
     for row, (length, start) in enumerate(zip(LENGTHS, STARTS, strict=True)):
         heard = int(new.feature_lengths_B[row])
         place_N = new.features_BNF[row, :heard, 0].numpy()
@@ -63,6 +67,10 @@ def test_the_time_line_is_one_for_features_starts_and_phones(seed):
             expected = int(old) if 4 * start <= int(old) < 4 * (length // 8) else -1
             near_an_edge = abs(old - round(old)) < 1e-2
             assert near_an_edge or int(new.phones_BM[row, quarter]) == expected
+        for frame in range(heard // 8 - new_start):
+            old = (offset + 8 * (new_start + frame + 0.5) * tempo) / 8
+            expected = min(max(int(old) - start, 0), length // 8 - start - 1)
+            assert abs(old - round(old)) < 1e-2 or int(frames_BT[row, frame]) == expected
         assert bool((new.features_BNF[row, heard:] == np.float32(math.log(FLOOR))).all())
 
 
@@ -73,14 +81,14 @@ def test_the_vocal_tract_moves_a_peak_by_its_factor():
     bump_F = torch.from_numpy(-((edges - mel) ** 2) / 5e4).float()
     features_BNF = bump_F.expand(64, 20, 64).clone()
     old = Told(features_BNF, torch.full((64,), 20), torch.zeros(64, dtype=torch.long), torch.zeros(64, 0))
-    new = perturb(old, torch.ones(64), PerturbConfig(vocal_tract=0.1), torch.Generator().manual_seed(0))
+    new, _ = perturb(old, torch.ones(64), PerturbConfig(vocal_tract=0.1), torch.Generator().manual_seed(0))
     hertz_B = 700 * np.expm1(edges[new.features_BNF[:, 0].argmax(1).numpy()] / 1127)
     assert 850 < hertz_B.min() < 960 and 1040 < hertz_B.max() < 1180
 
 
 def test_an_utterance_keeps_its_time_line_where_its_tokens_would_not_fit():
     tokens_B = torch.tensor([length // 8 - start for length, start in zip(LENGTHS, STARTS, strict=True)])
-    new = perturb(batch(), tokens_B, CONFIG, torch.Generator().manual_seed(1))
+    new, _ = perturb(batch(), tokens_B, CONFIG, torch.Generator().manual_seed(1))
     assert bool((new.feature_lengths_B // 8 - new.start_frames_B >= tokens_B).all())
 
 
@@ -93,7 +101,7 @@ def test_the_wake_word_is_left_out_as_often_as_asked_for():
 @pytest.mark.parametrize("seed", range(3))
 def test_without_tempo_a_teachers_targets_still_fit_the_frames(seed):
     """Frame t after the wake word holds the same samples as before, and there are as many of them."""
-    new = told(PerturbConfig(channel=0.0, without_wake_word=0.7), seed)
+    new, frames_BT = told_with_frames(PerturbConfig(channel=0.0, without_wake_word=0.7), seed)
     for row, (length, start) in enumerate(zip(LENGTHS, STARTS, strict=True)):
         new_start = int(new.start_frames_B[row])
         assert int(new.feature_lengths_B[row]) // 8 - new_start == length // 8 - start
@@ -101,6 +109,7 @@ def test_without_tempo_a_teachers_targets_still_fit_the_frames(seed):
             assert int(new.features_BNF[row, 8 * (new_start + frame), 0]) == 8 * (start + frame)
         phones = 4 * (length // 8 - start)
         assert torch.equal(new.phones_BM[row, :phones], batch().phones_BM[row, :phones])
+        assert frames_BT[row, : phones // 4].tolist() == list(range(phones // 4))
 
 
 @pytest.mark.parametrize(

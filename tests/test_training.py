@@ -230,6 +230,19 @@ def test_targets_survive_the_disk_and_are_padded(tmp_path):
     assert float(batch.log_blank_BTU[0, 2:].abs().sum()) == 0.0
 
 
+def test_targets_move_with_their_frames(tmp_path):
+    write_shard(tmp_path, 0, [target("a", 5, [3, 4], -0.1, True), target("b", 3, [9], -0.5, True)])
+    write_selection(tmp_path, min_confidence_quantile=0.0)
+    batch = TargetStore(tmp_path)(["a", "b"], 2, 5, 3)
+    frames = [[0, 0, 2, 3, 4, 4], [1, 2, 2, 2, 2, 2]]  # a told slower, b without its beginning
+    told = batch.at_frames(torch.tensor(frames))
+    for name in ("log_blank_BTU", "log_label_BTU", "path_BT", "topk_ids_BTK", "topk_log_probs_BTK"):
+        before, after = getattr(batch, name), getattr(told, name)
+        for b, row in enumerate(frames):
+            for new, old in enumerate(row):
+                assert torch.equal(after[b, new], before[b, old])
+
+
 def test_damaged_targets_are_one_sentence(tmp_path):
     with pytest.raises(UserError, match="no teacher targets"):
         TargetStore(tmp_path)

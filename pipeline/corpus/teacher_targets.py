@@ -38,6 +38,15 @@ class TeacherTargets:
         fields = {f.name: getattr(self, f.name).to(device, **kwargs) for f in dataclasses.fields(self)}
         return TeacherTargets(**fields)
 
+    def at_frames(self, frames_BT: Tensor) -> "TeacherTargets":
+        """The targets of a telling whose frame t is frame `frames_BT[b, t]` of the recording.
+
+        A frame told twice has its scores twice, one that is skipped none: what is said of a node (t, u) holds for
+        each, for it asks what comes after u labels, whenever those were emitted.
+        """
+        fields = (getattr(self, f.name) for f in dataclasses.fields(self))
+        return TeacherTargets(*(value.gather(1, _like(frames_BT, value)) for value in fields))
+
 
 @dataclass(frozen=True)
 class Target:
@@ -127,6 +136,11 @@ class TargetStore:
         log_blank_BTU, log_label_BTU = torch.from_numpy(lattice_2BTU).float()
         tensors = (torch.from_numpy(array) for array in (path_BT, ids_BTK))
         return TeacherTargets(log_blank_BTU, log_label_BTU, *tensors, torch.from_numpy(log_probs_BTK).float())
+
+
+def _like(frames_BT: Tensor, value: Tensor) -> Tensor:
+    """Frames as an index into (B, T) or (B, T, X)."""
+    return frames_BT if value.ndim == 2 else frames_BT[..., None].expand(-1, -1, value.shape[2])
 
 
 def _read_shard(path: Path) -> Iterable[Target]:

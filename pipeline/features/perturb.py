@@ -59,10 +59,14 @@ class Told(NamedTuple):
     phones_BM: Tensor
 
 
-def perturb(told: Told, token_lengths_B: Tensor, config: PerturbConfig, generator: torch.Generator) -> Told:
-    """The batch told anew. An utterance that would have fewer frames than tokens keeps its time line.
+def perturb(
+    told: Told, token_lengths_B: Tensor, config: PerturbConfig, generator: torch.Generator
+) -> tuple[Told, Tensor]:
+    """The batch told anew, and for each of its frames (B, T) the one of the recording in which its middle lies, both
+    counted from the end of the wake word: what is known of a frame moves with it.
 
-    `generator` lives on the CPU: the same seed draws the same on every device.
+    An utterance that would have fewer frames than tokens keeps its time line. `generator` lives on the CPU: the same
+    seed draws the same on every device.
     """
     features_BNF, lengths_B, start_frames_B, phones_BM = told
     device = features_BNF.device
@@ -91,8 +95,10 @@ def perturb(told: Told, token_lengths_B: Tensor, config: PerturbConfig, generato
     if config.channel > 0:
         features_BNF = features_BNF + config.channel * _ripple(ripples_BK, num_bins)[:, None, :]
     features_BNF = features_BNF.masked_fill(padding_BN1, math.log(FLOOR))
-    phones_BM = _phones_at(phones_BM, start_frames_B, new_start_B, heard_B, offset_B, tempo_B)
-    return Told(features_BNF, heard_B, new_start_B, phones_BM)
+    line = (start_frames_B, new_start_B, heard_B, offset_B, tempo_B)
+    last_B1 = (lengths_B // FEATURES_PER_FRAME - start_frames_B - 1)[:, None]
+    frames_BT = torch.minimum(_pieces_at(*line, 1), last_B1).clamp_min(0)
+    return Told(features_BNF, heard_B, new_start_B, _phones_at(phones_BM, *line)), frames_BT
 
 
 def wrong_history(tokens_BU: Tensor, share: float, vocab_size: int, generator: torch.Generator) -> Tensor:
@@ -158,13 +164,21 @@ def _phones_at(
     tempo_B: Tensor,
 ) -> Tensor:
     """The phones (B, M') on the new time line: what lay, on the old one, at the middle of each quarter frame."""
-    per_frame = FEATURES_PER_FRAME // FEATURES_PER_PHONE
-    num_quarters = per_frame * int((heard_B // FEATURES_PER_FRAME - new_start_B).max())
-    quarter_BM = per_frame * new_start_B[:, None] + torch.arange(num_quarters, device=phones_BM.device) + 0.5
-    old_BM = (offset_B[:, None] + FEATURES_PER_PHONE * quarter_BM * tempo_B[:, None]) / FEATURES_PER_PHONE
-    index_BM = old_BM.long() - per_frame * start_B[:, None]
+    quarters = FEATURES_PER_FRAME // FEATURES_PER_PHONE
+    index_BM = _pieces_at(start_B, new_start_B, heard_B, offset_B, tempo_B, quarters)
     known_BM = (index_BM >= 0) & (index_BM < phones_BM.shape[1])
     if phones_BM.shape[1] == 0:
         return phones_BM.new_full(index_BM.shape, UNKNOWN_PHONE)
     found_BM = phones_BM.gather(1, index_BM.clamp(0, phones_BM.shape[1] - 1))
     return torch.where(known_BM, found_BM, UNKNOWN_PHONE)
+
+
+def _pieces_at(
+    start_B: Tensor, new_start_B: Tensor, heard_B: Tensor, offset_B: Tensor, tempo_B: Tensor, per_frame: int
+) -> Tensor:
+    """For each of the `per_frame` pieces of every new frame (B, pieces) the old piece in which its middle lies."""
+    width = FEATURES_PER_FRAME // per_frame
+    num_pieces = per_frame * int((heard_B // FEATURES_PER_FRAME - new_start_B).max())
+    piece_BM = per_frame * new_start_B[:, None] + torch.arange(num_pieces, device=heard_B.device) + 0.5
+    old_BM = (offset_B[:, None] + width * piece_BM * tempo_B[:, None]) / width
+    return old_BM.long() - per_frame * start_B[:, None]

@@ -36,12 +36,15 @@ def lattice_kl(
 
     The last node of an utterance has no next label: two classes there. Nodes are those of `lattice_nodes`,
     so both sides may come from `fused_joiner` with lengths; an utterance that is too short has none and
-    gives 0.
+    gives 0. So do nodes that the teacher did not visit, 0 in both of its scores: told at another tempo, an utterance
+    has paths that it did not have before.
     """
     num_frames, num_nodes = log_blank_BTU.shape[1:]
     nodes_BTU = lattice_nodes(frame_lengths_B, token_lengths_B, num_frames, num_nodes)
     u_U = torch.arange(num_nodes, device=nodes_BTU.device)
-    labels_BTU = nodes_BTU & (u_U < token_lengths_B[:, None])[:, None]
+    last_BU = u_U >= token_lengths_B[:, None]
+    nodes_BTU &= (teacher_log_blank_BTU != 0) | (teacher_log_label_BTU != 0) | last_BU[:, None]
+    labels_BTU = nodes_BTU & ~last_BU[:, None]
     dtype = torch.promote_types(log_blank_BTU.dtype, torch.float32)
 
     def classes(log_blank: Tensor, log_label: Tensor) -> Tensor:

@@ -135,11 +135,12 @@ def one_cycle(optimizer: torch.optim.Optimizer, peak_lr: float, warmup_share: fl
 
 
 def told_anew(batch: Batch, config: PerturbConfig, generator: torch.Generator) -> Batch:
-    """The batch as `perturb` tells it. With another tempo a teacher's stored targets would not fit its frames."""
-    told = perturb(
+    """The batch as `perturb` tells it; what a teacher said of a frame moves with the frame."""
+    told, frames_BT = perturb(
         Told(batch.features_BNF, batch.feature_lengths_B, batch.start_frames_B, batch.phones_BM),
         batch.token_lengths_B,
         config,
         generator,
     )
-    return replace(batch, **told._asdict())
+    targets = batch.targets and batch.targets.at_frames(frames_BT)
+    return replace(batch, targets=targets, **told._asdict())
