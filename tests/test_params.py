@@ -79,7 +79,7 @@ def test_every_stage_gets_frozen_parameters_with_its_shared_sections():
         ("qat.after", "qat", "qat.after goes in a circle (qat → qat)"),
         ("sparsify.after", "qat", "goes in a circle"),
         ("teacher.model.encoder.name", "gru", "gru"),
-        ("sparsify.perturb.tempo", 0.9, "perturb.tempo: 0.9 must lie between 0 and 0.5"),
+        ("sparsify.perturb.tempo", 0.9, "sparsify.perturb: perturb.tempo: 0.9 must lie between 0 and 0.5"),
         ("teacher.model.encoder.width", -4, "teacher.model.encoder.width must be at least 1"),
         ("features.num_mel_bins", 4, "features.num_mel_bins must be between 8 and 256"),
         ("data.source", "manifest", "data.manifest is missing"),

@@ -44,8 +44,9 @@ class TeacherTargets:
         A frame told twice has its scores twice, one that is skipped none: what is said of a node (t, u) holds for
         each, for it asks what comes after u labels, whenever those were emitted.
         """
-        fields = (getattr(self, f.name) for f in dataclasses.fields(self))
-        return TeacherTargets(*(value.gather(1, _like(frames_BT, value)) for value in fields))
+        row_B1 = torch.arange(len(frames_BT), device=frames_BT.device)[:, None]
+        fields = {f.name: getattr(self, f.name)[row_B1, frames_BT] for f in dataclasses.fields(self)}
+        return TeacherTargets(**fields)
 
 
 @dataclass(frozen=True)
@@ -136,11 +137,6 @@ class TargetStore:
         log_blank_BTU, log_label_BTU = torch.from_numpy(lattice_2BTU).float()
         tensors = (torch.from_numpy(array) for array in (path_BT, ids_BTK))
         return TeacherTargets(log_blank_BTU, log_label_BTU, *tensors, torch.from_numpy(log_probs_BTK).float())
-
-
-def _like(frames_BT: Tensor, value: Tensor) -> Tensor:
-    """Frames as an index into (B, T) or (B, T, X)."""
-    return frames_BT if value.ndim == 2 else frames_BT[..., None].expand(-1, -1, value.shape[2])
 
 
 def _read_shard(path: Path) -> Iterable[Target]:
