@@ -24,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="A speech recogniser in 120 kB.",
+    help="A streaming speech recogniser in one small file.",
 )
 ROOT = Path(__file__).resolve().parent.parent
 RUN_MODEL, RELEASED_MODEL = Path("data/pack/model.sotto"), ROOT / "release/model.sotto"

@@ -132,7 +132,7 @@ def readme_table(columns: Mapping[str, Metrics], real: Mapping[str, Metrics]) ->
         ROWS[model]: partial(_model_cell, model=model) for model in models
     }
     rows["packed ÷ teacher, WER"] = lambda m: interval_cell(m, "ratio/wer_packed_to_teacher", digits=2)
-    rows["packed ÷ teacher, bytes"] = lambda m: f"{m['ratio/bytes_packed_to_teacher']:.4f}"
+    rows["packed ÷ teacher, bytes"] = lambda m: f"{m['ratio/bytes_packed_to_teacher']:.5f}"
     rows["test set"] = lambda m: f"{int(m['words/test']):,} words, {int(m['speakers/test'])} unseen voices"
     for title, cell in rows.items():
         lines.append(f"| {title} | " + " | ".join(cell(metrics) for metrics in columns.values()) + " |")
